@@ -1,0 +1,289 @@
+#include "base/loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NEVER INT64_MAX
+
+struct post {
+    struct post *next;
+    void (*fn)(void *opaque);
+    void *opaque;
+};
+
+struct loop {
+    int epoll_fd;
+    int wake_fd; /* eventfd: a timer moved to the front, a post, or a stop */
+    _Atomic bool stopping;
+
+    pthread_mutex_t lock;     /* guards what follows */
+    struct loop_timer **heap; /* binary min-heap by deadline */
+    size_t n_timers, capacity;
+    int64_t sleeping_until; /* what the loop's thread waits for now; NEVER when it will look again by itself */
+    struct post *posts, **posts_tail;
+};
+
+int64_t loop_now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec * NS_PER_SEC + ts.tv_nsec;
+}
+
+int loop_open(struct loop **out, struct err *err)
+{
+    struct loop *loop = calloc(1, sizeof(*loop));
+    int r;
+
+    if (!loop)
+        return err_set(err, -ENOMEM, "event loop: out of memory");
+    loop->posts_tail = &loop->posts;
+    loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (loop->epoll_fd < 0) {
+        r = err_set(err, -errno, "event loop: epoll_create1: %s", strerror(errno));
+        goto free_loop;
+    }
+    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (loop->wake_fd < 0) {
+        r = err_set(err, -errno, "event loop: eventfd: %s", strerror(errno));
+        goto close_epoll;
+    }
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
+    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &ev) < 0) {
+        r = err_set(err, -errno, "event loop: epoll_ctl: %s", strerror(errno));
+        goto close_wake;
+    }
+    pthread_mutex_init(&loop->lock, NULL);
+    *out = loop;
+    return 0;
+
+close_wake:
+    close(loop->wake_fd);
+close_epoll:
+    close(loop->epoll_fd);
+free_loop:
+    free(loop);
+    return r;
+}
+
+void loop_close(struct loop *loop)
+{
+    if (!loop)
+        return;
+    for (struct post *p = loop->posts, *next; p; p = next) {
+        next = p->next;
+        free(p);
+    }
+    pthread_mutex_destroy(&loop->lock);
+    close(loop->wake_fd);
+    close(loop->epoll_fd);
+    free(loop->heap);
+    free(loop);
+}
+
+static void wake(struct loop *loop)
+{
+    uint64_t one = 1;
+    ssize_t ignored = write(loop->wake_fd, &one, sizeof(one));
+    (void)ignored; /* full means awake already */
+}
+
+void loop_stop(struct loop *loop)
+{
+    atomic_store(&loop->stopping, true);
+    wake(loop);
+}
+
+/* ---- timers: a binary heap; slot is the index + 1 ---- */
+
+static void heap_put(struct loop *loop, size_t i, struct loop_timer *t)
+{
+    loop->heap[i] = t;
+    t->slot = i + 1;
+}
+
+static void heap_up(struct loop *loop, size_t i)
+{
+    struct loop_timer *t = loop->heap[i];
+    while (i > 0 && t->deadline < loop->heap[(i - 1) / 2]->deadline) {
+        heap_put(loop, i, loop->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    heap_put(loop, i, t);
+}
+
+static void heap_down(struct loop *loop, size_t i)
+{
+    struct loop_timer *t = loop->heap[i];
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= loop->n_timers)
+            break;
+        if (child + 1 < loop->n_timers && loop->heap[child + 1]->deadline < loop->heap[child]->deadline)
+            child++;
+        if (loop->heap[child]->deadline >= t->deadline)
+            break;
+        heap_put(loop, i, loop->heap[child]);
+        i = child;
+    }
+    heap_put(loop, i, t);
+}
+
+static void heap_remove_locked(struct loop *loop, struct loop_timer *t)
+{
+    size_t i = t->slot - 1;
+    struct loop_timer *last = loop->heap[--loop->n_timers];
+
+    t->slot = 0;
+    if (last == t)
+        return;
+    heap_put(loop, i, last);
+    heap_up(loop, i);
+    heap_down(loop, last->slot - 1);
+}
+
+void loop_timer_init(struct loop_timer *t, struct loop *loop, void (*fn)(void *opaque), void *opaque)
+{
+    *t = (struct loop_timer){.loop = loop, .fn = fn, .opaque = opaque};
+}
+
+void loop_timer_set(struct loop_timer *t, int64_t deadline_ns)
+{
+    struct loop *loop = t->loop;
+
+    pthread_mutex_lock(&loop->lock);
+    t->deadline = deadline_ns;
+    if (t->slot) {
+        heap_up(loop, t->slot - 1);
+        heap_down(loop, t->slot - 1);
+    } else {
+        if (loop->n_timers == loop->capacity) {
+            size_t capacity = loop->capacity ? loop->capacity * 2 : 16;
+            struct loop_timer **heap = realloc(loop->heap, capacity * sizeof(*heap));
+            if (!heap)
+                abort(); /* a few hundred bytes: the host is beyond help */
+            loop->heap = heap;
+            loop->capacity = capacity;
+        }
+        heap_put(loop, loop->n_timers++, t);
+        heap_up(loop, loop->n_timers - 1);
+    }
+    bool earlier = deadline_ns < loop->sleeping_until;
+    pthread_mutex_unlock(&loop->lock);
+    if (earlier)
+        wake(loop);
+}
+
+void loop_timer_cancel(struct loop_timer *t)
+{
+    if (!t->loop)
+        return;
+    pthread_mutex_lock(&t->loop->lock);
+    if (t->slot)
+        heap_remove_locked(t->loop, t);
+    pthread_mutex_unlock(&t->loop->lock);
+}
+
+/* Runs what is due; returns when the next timer is. */
+static int64_t run_timers(struct loop *loop)
+{
+    for (;;) {
+        pthread_mutex_lock(&loop->lock);
+        if (!loop->n_timers) {
+            loop->sleeping_until = NEVER;
+            pthread_mutex_unlock(&loop->lock);
+            return NEVER;
+        }
+        struct loop_timer *t = loop->heap[0];
+        if (t->deadline > loop_now()) {
+            int64_t next = loop->sleeping_until = t->deadline;
+            pthread_mutex_unlock(&loop->lock);
+            return next;
+        }
+        heap_remove_locked(loop, t);
+        loop->sleeping_until = INT64_MIN; /* awake: nobody need wake us */
+        pthread_mutex_unlock(&loop->lock);
+        t->fn(t->opaque);
+    }
+}
+
+int loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque)
+{
+    struct post *p = malloc(sizeof(*p));
+    if (!p)
+        return -ENOMEM;
+    *p = (struct post){.fn = fn, .opaque = opaque};
+    pthread_mutex_lock(&loop->lock);
+    *loop->posts_tail = p;
+    loop->posts_tail = &p->next;
+    pthread_mutex_unlock(&loop->lock);
+    wake(loop);
+    return 0;
+}
+
+static void run_posts(struct loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    struct post *p = loop->posts;
+    loop->posts = NULL;
+    loop->posts_tail = &loop->posts;
+    pthread_mutex_unlock(&loop->lock);
+    while (p) {
+        struct post *next = p->next;
+        p->fn(p->opaque);
+        free(p);
+        p = next;
+    }
+}
+
+void loop_run(struct loop *loop)
+{
+    struct epoll_event events[16];
+
+    while (!atomic_load(&loop->stopping)) {
+        run_posts(loop);
+        int64_t next = run_timers(loop);
+        struct timespec wait, *timeout = NULL;
+        if (next != NEVER) {
+            int64_t ns = next - loop_now();
+            if (ns < 0)
+                ns = 0;
+            wait = (struct timespec){.tv_sec = ns / NS_PER_SEC, .tv_nsec = ns % NS_PER_SEC};
+            timeout = &wait;
+        }
+        int n = epoll_pwait2(loop->epoll_fd, events, ARRAY_SIZE(events), timeout, NULL);
+        for (int i = 0; i < n; i++) {
+            struct loop_fd *source = events[i].data.ptr;
+            if (source) {
+                source->fn(source->opaque, events[i].events);
+                break; /* a callback may have removed the others: ask again */
+            }
+            uint64_t count;
+            ssize_t ignored = read(loop->wake_fd, &count, sizeof(count));
+            (void)ignored;
+        }
+    }
+}
+
+int loop_fd_add(struct loop *loop, struct loop_fd *source, uint32_t events)
+{
+    struct epoll_event ev = {.events = events, .data.ptr = source};
+    return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, source->fd, &ev) < 0 ? -errno : 0;
+}
+
+int loop_fd_modify(struct loop *loop, struct loop_fd *source, uint32_t events)
+{
+    struct epoll_event ev = {.events = events, .data.ptr = source};
+    return epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &ev) < 0 ? -errno : 0;
+}
+
+void loop_fd_remove(struct loop *loop, struct loop_fd *source)
+{
+    epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+}

@@ -1,0 +1,131 @@
+#include "core/ram.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define RAM_MIN (64 * KIB)
+#define RAM_MAX (1024 * GIB)
+
+/* Zeroed and lazily backed: 64 GiB of guest costs nothing here until it is used. */
+static void *map_lazy(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int ram_open(struct ram *ram, uint64_t size, uint64_t low_max, struct err *err)
+{
+    uint64_t pages = size >> RAM_PAGE_SHIFT;
+    int r;
+
+    *ram = (struct ram){.fd = -1};
+    if (size < RAM_MIN || size > RAM_MAX || size % RAM_PAGE_SIZE)
+        return err_set(err, -EINVAL, "memory of %" PRIu64 " bytes: must be whole 4 KiB pages, 64K to 1T", size);
+    ram->size = size;
+    ram->low = size < low_max ? size : low_max;
+    ram->high = size - ram->low;
+
+    ram->fd = memfd_create("guest-ram", MFD_CLOEXEC);
+    if (ram->fd < 0)
+        return err_set(err, -errno, "guest memory: memfd_create: %s", strerror(errno));
+    if (ftruncate(ram->fd, (off_t)size) < 0) {
+        r = err_set(err, -errno, "guest memory of %" PRIu64 " MiB: %s", size / MIB, strerror(errno));
+        goto close_fd;
+    }
+    ram->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ram->fd, 0);
+    if (ram->base == MAP_FAILED) {
+        r = err_set(err, -errno, "guest memory of %" PRIu64 " MiB: mmap: %s", size / MIB, strerror(errno));
+        goto close_fd;
+    }
+    ram->page_flags = map_lazy(pages * sizeof(*ram->page_flags));
+    ram->code_version = map_lazy(pages * sizeof(*ram->code_version));
+    if (!ram->page_flags || !ram->code_version) {
+        r = err_set(err, -ENOMEM, "guest memory of %" PRIu64 " MiB: no room for its page table", size / MIB);
+        goto unmap;
+    }
+    return 0;
+
+unmap:
+    if (ram->page_flags)
+        munmap((void *)ram->page_flags, pages * sizeof(*ram->page_flags));
+    munmap(ram->base, size);
+close_fd:
+    close(ram->fd);
+    ram->fd = -1;
+    return r;
+}
+
+void ram_close(struct ram *ram)
+{
+    uint64_t pages = ram->size >> RAM_PAGE_SHIFT;
+
+    if (ram->fd < 0)
+        return;
+    munmap((void *)ram->code_version, pages * sizeof(*ram->code_version));
+    munmap((void *)ram->page_flags, pages * sizeof(*ram->page_flags));
+    munmap(ram->base, ram->size);
+    close(ram->fd);
+    ram->fd = -1;
+}
+
+int ram_read(const struct ram *ram, uint64_t gpa, void *buf, uint64_t len)
+{
+    const uint8_t *host = ram_host(ram, gpa, len);
+    if (!host)
+        return -EFAULT;
+    memcpy(buf, host, len);
+    return 0;
+}
+
+int ram_write(struct ram *ram, uint64_t gpa, const void *buf, uint64_t len)
+{
+    uint8_t *host = ram_host(ram, gpa, len);
+    if (!host)
+        return -EFAULT;
+    memcpy(host, buf, len);
+    ram_wrote(ram, host, len);
+    return 0;
+}
+
+int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len)
+{
+    uint8_t *host = ram_host(ram, gpa, len);
+    if (!host)
+        return -EFAULT;
+
+    uint64_t offset = (uint64_t)(host - ram->base);
+    uint64_t first = align_up(offset, RAM_PAGE_SIZE), last = align_down(offset + len, RAM_PAGE_SIZE);
+    if (first < last &&
+        fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first, (off_t)(last - first)) == 0) {
+        memset(host, 0, first - offset);
+        memset(ram->base + last, 0, offset + len - last);
+    } else {
+        memset(host, 0, len);
+    }
+    ram_wrote(ram, host, len);
+    return 0;
+}
+
+void ram_wrote(struct ram *ram, const uint8_t *host, uint64_t len)
+{
+    if (!len)
+        return;
+    for (uint64_t p = ram_page(ram, host), end = ram_page(ram, host + len - 1); p <= end; p++)
+        if (atomic_load_explicit(&ram->page_flags[p], memory_order_relaxed) & RAM_PAGE_CODE)
+            atomic_fetch_add_explicit(&ram->code_version[p], 1, memory_order_release);
+}
+
+uint64_t ram_resident(const struct ram *ram)
+{
+    struct stat st;
+    return fstat(ram->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+}
+
+int ram_discard_all(struct ram *ram)
+{
+    return ram_zero(ram, 0, ram->low) ? -EFAULT : ram->high ? ram_zero(ram, RAM_HIGH_BASE, ram->high) : 0;
+}

@@ -1,0 +1,75 @@
+/*
+ * Guest RAM: a memfd, and the only code that turns a guest-physical range into host memory.
+ *
+ * The guest sees RAM from 0 to `low` and from 4 GiB up (the PCI hole lies between). Pages are backed when first
+ * touched. Every page has its state here (flags, and a version that moves when decoded code is overwritten):
+ * ballooning, sharing and compression will hook in here too. So other code keeps no pointer into RAM across a return
+ * to the guest; engines alone cache translations, and drop them when the machine is reset.
+ *
+ * Threads: ram_host, ram_read and ram_write from any; page flags are atomic.
+ */
+#ifndef CORE_RAM_H
+#define CORE_RAM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+
+#define RAM_PAGE_SHIFT 12
+#define RAM_PAGE_SIZE  (UINT64_C(1) << RAM_PAGE_SHIFT)
+#define RAM_HIGH_BASE  (4 * GIB)
+
+enum {
+    RAM_PAGE_CODE = 1 << 0, /* an engine holds decoded or translated code from this page */
+};
+
+struct ram {
+    int fd;
+    uint8_t *base;                  /* the whole memfd: [0, low) then [4 GiB, 4 GiB + high) */
+    uint64_t size;                  /* bytes, low + high */
+    uint64_t low;                   /* bytes below the PCI hole */
+    uint64_t high;                  /* bytes from 4 GiB */
+    _Atomic uint8_t *page_flags;    /* one a page, by offset into the memfd */
+    _Atomic uint32_t *code_version; /* one a page: counts writes to pages marked RAM_PAGE_CODE */
+};
+
+/* size: bytes, a multiple of 4 KiB, from 64 KiB to 1 TiB; low_max: where the PCI hole begins. */
+int ram_open(struct ram *ram, uint64_t size, uint64_t low_max, struct err *err) MUST_CHECK;
+void ram_close(struct ram *ram);
+
+/* Host memory of [gpa, gpa + len), or NULL where any of it is not RAM. The pointer is valid until the caller next lets the guest run. */
+static inline uint8_t *ram_host(const struct ram *ram, uint64_t gpa, uint64_t len)
+{
+    if (gpa < ram->low)
+        return len <= ram->low - gpa ? ram->base + gpa : NULL;
+    gpa -= RAM_HIGH_BASE;
+    return gpa < ram->high && len <= ram->high - gpa ? ram->base + ram->low + gpa : NULL;
+}
+
+/* Index of the page at `host`, which ram_host() returned, into page_flags and code_version. */
+static inline uint64_t ram_page(const struct ram *ram, const uint8_t *host)
+{
+    return (uint64_t)(host - ram->base) >> RAM_PAGE_SHIFT;
+}
+
+/* Copies; 0, or -EFAULT (and nothing copied) when any of the range is not RAM. For devices and loaders: a write tells the engines. */
+int ram_read(const struct ram *ram, uint64_t gpa, void *buf, uint64_t len) MUST_CHECK;
+int ram_write(struct ram *ram, uint64_t gpa, const void *buf, uint64_t len) MUST_CHECK;
+
+/* Fills with zeroes without touching pages that are still absent where it can. */
+int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;
+
+/*
+ * Called after storing to [host, host + len): moves code_version on for pages that hold decoded code. Engines check it before
+ * they run a block.
+ */
+void ram_wrote(struct ram *ram, const uint8_t *host, uint64_t len);
+
+/* Bytes of guest RAM that the host has backed by now. */
+uint64_t ram_resident(const struct ram *ram);
+
+/* Gives every page back; the guest reads zeroes. Only while no vCPU runs. */
+int ram_discard_all(struct ram *ram) MUST_CHECK;
+
+#endif

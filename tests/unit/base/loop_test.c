@@ -1,0 +1,121 @@
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "../unit.h"
+#include "base/loop.h"
+
+#define N 100
+
+struct order {
+    struct loop *loop;
+    struct loop_timer timers[N];
+    int fired[N];
+    int n_fired;
+};
+
+struct tick {
+    struct order *order;
+    int n;
+};
+
+static void fire(void *opaque)
+{
+    struct tick *t = opaque;
+    t->order->fired[t->order->n_fired++] = t->n;
+    if (t->order->n_fired == N - N / 4)
+        loop_stop(t->order->loop);
+}
+
+/* Armed in a scrambled order, every fourth cancelled: the rest fire by deadline. */
+static void test_timer_order(void **state)
+{
+    struct order order = {0};
+    struct tick ticks[N];
+
+    assert_int_equal(loop_open(&order.loop, NULL), 0);
+    int64_t start = loop_now();
+    for (int i = 0; i < N; i++) {
+        int n = i * 37 % N;
+        ticks[n] = (struct tick){&order, n};
+        loop_timer_init(&order.timers[n], order.loop, fire, &ticks[n]);
+        loop_timer_set(&order.timers[n], start + (N - n) * 1000);
+    }
+    for (int n = 0; n < N; n++)
+        loop_timer_set(&order.timers[n], start + n * 1000); /* moved: now in ascending order */
+    for (int n = 3; n < N; n += 4)
+        loop_timer_cancel(&order.timers[n]);
+    loop_run(order.loop);
+    assert_int_equal(order.n_fired, N - N / 4);
+    for (int i = 0, n = 0; i < order.n_fired; i++, n++) {
+        if (n % 4 == 3)
+            n++;
+        assert_int_equal(order.fired[i], n);
+    }
+    loop_close(order.loop);
+}
+
+static void stop(void *opaque)
+{
+    loop_stop(opaque);
+}
+
+static void *post_later(void *opaque)
+{
+    assert_int_equal(loop_post(opaque, stop, opaque), 0);
+    return NULL;
+}
+
+static void test_post_from_thread(void **state)
+{
+    struct loop *loop;
+    pthread_t thread;
+
+    assert_int_equal(loop_open(&loop, NULL), 0);
+    assert_int_equal(pthread_create(&thread, NULL, post_later, loop), 0);
+    loop_run(loop);
+    pthread_join(thread, NULL);
+    loop_close(loop);
+}
+
+struct reader {
+    struct loop *loop;
+    struct loop_fd source;
+    char got[8];
+};
+
+static void readable(void *opaque, uint32_t events)
+{
+    struct reader *r = opaque;
+    assert_true(events & EPOLLIN);
+    assert_int_equal(read(r->source.fd, r->got, sizeof(r->got)), 3);
+    loop_fd_remove(r->loop, &r->source);
+    loop_stop(r->loop);
+}
+
+static void test_fd(void **state)
+{
+    struct reader r = {0};
+    int fds[2];
+
+    assert_int_equal(loop_open(&r.loop, NULL), 0);
+    assert_int_equal(pipe(fds), 0);
+    r.source = (struct loop_fd){.fd = fds[0], .fn = readable, .opaque = &r};
+    assert_int_equal(loop_fd_add(r.loop, &r.source, EPOLLIN), 0);
+    assert_int_equal(write(fds[1], "abc", 3), 3);
+    loop_run(r.loop);
+    assert_memory_equal(r.got, "abc", 3);
+    close(fds[0]);
+    close(fds[1]);
+    loop_close(r.loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_timer_order),
+        cmocka_unit_test(test_post_from_thread),
+        cmocka_unit_test(test_fd),
+    };
+    return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
+}

@@ -1,0 +1,92 @@
+#include <errno.h>
+
+#include "../unit.h"
+#include "core/ram.h"
+
+static void test_hole(void **state)
+{
+    struct ram ram;
+    struct err err;
+    uint32_t v = 0x12345678, back = 0;
+
+    assert_int_equal(ram_open(&ram, 64 * GIB, 2 * GIB, &err), 0);
+    assert_non_null(ram_host(&ram, 0, 4096));
+    assert_non_null(ram_host(&ram, 2 * GIB - 1, 1));
+    assert_null(ram_host(&ram, 2 * GIB - 1, 2));
+    assert_null(ram_host(&ram, 2 * GIB, 1));
+    assert_null(ram_host(&ram, 4 * GIB - 1, 1));
+    assert_ptr_equal(ram_host(&ram, 4 * GIB, 1), ram.base + 2 * GIB);
+    assert_null(ram_host(&ram, 66 * GIB, 1));
+    assert_null(ram_host(&ram, UINT64_MAX, 1));
+    assert_null(ram_host(&ram, 4 * GIB, UINT64_MAX));
+    assert_int_equal(ram_write(&ram, 66 * GIB - 4, &v, 4), 0);
+    assert_int_equal(ram_read(&ram, 66 * GIB - 4, &back, 4), 0);
+    assert_int_equal(back, v);
+    assert_int_equal(ram_write(&ram, 66 * GIB - 3, &v, 4), -EFAULT);
+    assert_true(ram_resident(&ram) < 64 * KIB);
+    ram_close(&ram);
+}
+
+static void test_sizes(void **state)
+{
+    struct ram ram;
+    struct err err;
+    const uint64_t bad[] = {0, 4096, 65537, 2048 * GIB, UINT64_MAX};
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        assert_int_equal(ram_open(&ram, bad[i], 2 * GIB, &err), -EINVAL);
+        assert_non_null(strstr(err.msg, "64K to 1T"));
+    }
+}
+
+static void test_code_version(void **state)
+{
+    struct ram ram;
+    struct err err;
+    uint8_t b = 1;
+
+    assert_int_equal(ram_open(&ram, MIB, 2 * GIB, &err), 0);
+    assert_int_equal(ram_write(&ram, 0x1000, &b, 1), 0);
+    assert_int_equal(ram.code_version[1], 0);
+    ram.page_flags[1] |= RAM_PAGE_CODE;
+    assert_int_equal(ram_write(&ram, 0x1fff, &b, 1), 0);
+    assert_int_equal(ram.code_version[1], 1);
+    uint8_t two[2] = {0};
+    assert_int_equal(ram_write(&ram, 0xfff, two, 2), 0); /* straddles into it */
+    assert_int_equal(ram.code_version[1], 2);
+    assert_int_equal(ram.code_version[0], 0);
+    ram_close(&ram);
+}
+
+static void test_zero_discards(void **state)
+{
+    struct ram ram;
+    struct err err;
+    uint8_t page[8192];
+
+    memset(page, 0xaa, sizeof(page));
+    assert_int_equal(ram_open(&ram, MIB, 2 * GIB, &err), 0);
+    assert_int_equal(ram_write(&ram, 0x800, page, sizeof(page)), 0);
+    assert_int_equal(ram_zero(&ram, 0x900, 0x1800), 0);
+    assert_int_equal(ram_read(&ram, 0, page, sizeof(page)), 0);
+    assert_int_equal(page[0x8ff], 0xaa);
+    assert_int_equal(page[0x900], 0);
+    assert_int_equal(page[0x1fff], 0);
+    assert_int_equal(ram_read(&ram, 0x2000, page, 0x1000), 0);
+    assert_int_equal(page[0xff], 0);
+    assert_int_equal(page[0x100], 0xaa);
+    assert_int_equal(ram_discard_all(&ram), 0);
+    assert_int_equal(ram_resident(&ram), 0);
+    ram_close(&ram);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hole),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_code_version),
+        cmocka_unit_test(test_zero_discards),
+    };
+    return cmocka_run_group_tests_name("ram", tests, NULL, NULL);
+}
