@@ -1,0 +1,91 @@
+/*
+ * What an engine is: something that runs a vCPU. It knows no device: it reaches the machine through the vCPU's buses and port alone.
+ *
+ * Threads: an engine_vcpu belongs to one thread, which calls everything here but engine_kick(). get and set are for a vCPU that is
+ * not in run().
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "base/err.h"
+#include "core/bus.h"
+#include "core/clock.h"
+#include "core/ram.h"
+#include "core/vcpu_port.h"
+#include "x86/cpuid.h"
+#include "x86/state.h"
+
+/* Why run() returned. */
+enum engine_exit {
+    ENGINE_HALT,     /* HLT with nothing to wake it: wait for a pin */
+    ENGINE_KICKED,   /* a pin that the vCPU's thread handles is up (INIT, SIPI, KICK) */
+    ENGINE_RESET,    /* the guest asked the CPU for a reset */
+    ENGINE_SHUTDOWN, /* triple fault */
+    ENGINE_DEBUG,    /* an instruction or time limit set by the caller was reached */
+    ENGINE_FAIL,     /* the engine itself failed; it has logged why */
+};
+
+/* Every way out of the guest's instruction stream, counted on every engine. */
+#define ENGINE_EXIT_REASONS(X) \
+    X(PIO_IN, "pio_in")           \
+    X(PIO_OUT, "pio_out")         \
+    X(MMIO_READ, "mmio_read")     \
+    X(MMIO_WRITE, "mmio_write")   \
+    X(CPUID, "cpuid")             \
+    X(MSR_READ, "msr_read")       \
+    X(MSR_WRITE, "msr_write")     \
+    X(CR_ACCESS, "cr_access")     \
+    X(HLT, "hlt")                 \
+    X(EXCEPTION, "exception")     \
+    X(INTERRUPT, "interrupt")     \
+    X(NMI, "nmi")                 \
+    X(KICK, "kick")               \
+    X(SHUTDOWN, "shutdown")
+
+#define ENGINE_EXIT_ENUM(name, text) ENGINE_EXIT_##name,
+enum engine_exit_reason { ENGINE_EXIT_REASONS(ENGINE_EXIT_ENUM) ENGINE_N_EXITS };
+#undef ENGINE_EXIT_ENUM
+
+extern const char *const engine_exit_names[ENGINE_N_EXITS];
+
+/* Written by the vCPU's thread alone; read by others when it is done (or as a rough figure before). */
+struct engine_stats {
+    uint64_t exits[ENGINE_N_EXITS];
+    uint64_t instructions;    /* retired by the guest, where the engine can count them */
+    int64_t device_ns;        /* spent in bus_access; sampled, see the engine */
+};
+
+/* All that joins a vCPU to its machine; outlives it. */
+struct engine_vcpu_conf {
+    unsigned index;
+    struct ram *ram;
+    struct bus *pio, *mmio; /* mmio is the vCPU's own bus, its local APIC in front */
+    struct vcpu_port *port;
+    struct clock *clock;
+    const struct x86_cpuid *cpuid;
+    struct engine_stats *stats;
+};
+
+struct engine; /* one a VM: what its vCPUs share */
+struct engine_vcpu;
+
+struct engine_type {
+    const char *name;
+    /* 0 when this host can run it, or -errno and the reason. */
+    int (*probe)(struct err *err);
+    int (*open)(struct engine **engine, struct ram *ram, unsigned n_vcpus, struct err *err);
+    void (*close)(struct engine *engine);
+    int (*vcpu_open)(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpu, struct err *err);
+    void (*vcpu_close)(struct engine_vcpu *vcpu);
+    /* Runs the guest until something in enum engine_exit; `limit`: stop with DEBUG after so many instructions, 0 for no limit. */
+    enum engine_exit (*run)(struct engine_vcpu *vcpu, uint64_t limit);
+    /* Any thread: makes a vCPU inside run() look at its port soon. */
+    void (*kick)(struct engine_vcpu *vcpu);
+    void (*get)(struct engine_vcpu *vcpu, struct x86_state *st);
+    void (*set)(struct engine_vcpu *vcpu, const struct x86_state *st);
+};
+
+/* The engine of that name, or the best that probes well for "auto"; NULL and a message that lists the names. */
+const struct engine_type *engine_find(const char *name, struct err *err);
+
+#endif

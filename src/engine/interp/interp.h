@@ -1,0 +1,142 @@
+/*
+ * The reference engine's inside: one vCPU of it, and what its parts offer one another.
+ *
+ *   interp.c    engine_type: open, run loop, attention, get and set
+ *   code.c      the decoded-instruction cache, by physical page and mode
+ *   bind*.c     from a decoded instruction to a handler with its operands resolved
+ *   op_*.c      handlers, a file for each group of instructions
+ *   mmu.c       linear memory: the software TLB and its slow path (walks live in x86/paging.c)
+ *   seg.c       segmented addresses and segment loads
+ *   fault.c     raising exceptions, delivering them and interrupts through the IDT
+ *   vector.c    SIMD and x87 on the host's own unit, in generated stubs
+ *
+ * A handler runs one instruction: void op(struct interp *c, const struct insn *in). RIP is that of its block plus in->off until
+ * the instruction is complete. It faults by interp_raise(), which does not return: so it commits registers and flags after its last
+ * access that may fault, and holds no resource across one.
+ */
+#ifndef ENGINE_INTERP_INTERP_H
+#define ENGINE_INTERP_INTERP_H
+
+#include <setjmp.h>
+
+#include "engine/engine.h"
+
+struct interp;
+struct insn;
+struct x86_insn;
+
+typedef void (*interp_fn)(struct interp *c, const struct insn *in);
+
+/*
+ * A decoded instruction, ready to run. Registers are byte offsets into struct interp (AH is RAX's offset + 1), so that a
+ * missing base, index or segment is just the offset of `zero`, and RIP-relative addresses use that of `block_rip`.
+ */
+struct insn {
+    interp_fn fn;
+    uint64_t imm;    /* sign- or zero-extended as the instruction wants it; branch displacement */
+    int64_t disp;    /* address displacement; for RIP-relative forms relative to the block's start */
+    uint16_t reg;    /* ModRM.reg or opcode register: the first register operand */
+    uint16_t rm;     /* ModRM.rm where it is a register: the second */
+    uint16_t vvvv;   /* the third */
+    uint16_t base, index, seg_base; /* of the memory operand; seg_base is `zero` in flat 64-bit addressing */
+    uint16_t off;    /* from the block's start */
+    uint8_t scale;   /* shift: 0 to 3 */
+    uint8_t seg;     /* enum x86_segreg of the memory operand */
+    uint8_t addr;    /* address size: 2, 4 or 8 bytes */
+    uint8_t size;    /* operand size in bytes */
+    uint8_t len;     /* of the encoding */
+    uint8_t prefix;  /* INSN_ bits */
+    const void *extra; /* a handler's own: vector.c's stub */
+};
+
+enum { INSN_LOCK = 1 << 0, INSN_REP = 1 << 1, INSN_REPNE = 1 << 2, INSN_SLOW_ADDR = 1 << 3 /* not flat 64-bit: seg.c checks limits */ };
+
+#define TLB_BITS 9
+#define TLB_SIZE (1u << TLB_BITS)
+
+/* Who accesses: chooses the TLB, and so the permissions (SDM Vol. 3A 4.6). */
+enum mmu_index {
+    MMU_KERNEL,      /* CPL < 3, SMAP does not apply (AC set, or off) */
+    MMU_KERNEL_SMAP, /* CPL < 3, explicit access with SMAP in force */
+    MMU_USER,        /* CPL 3 */
+    MMU_N
+};
+
+/* An entry hits when (tag == page of the address); a tag that cannot match stands for "ask the slow path". */
+struct tlb_entry {
+    uint64_t read, write; /* linear page address allowed, or TLB_NONE */
+    uint64_t addend;      /* host address - linear address */
+    uint64_t gpa;         /* physical page */
+};
+
+#define TLB_NONE UINT64_C(1) /* never equals a page address */
+
+struct code_cache; /* code.c */
+
+struct interp {
+    struct x86_state st; /* st.rip is current between blocks and at faults; inside a block RIP is block_rip + in->off */
+    uint64_t zero;       /* always 0 */
+    uint64_t block_rip;  /* RIP (not linear) of the current block's first instruction */
+    const struct insn *cur;
+
+    /* Control: anything non-zero in `attention` leaves the chain of blocks at its next boundary. */
+    uint32_t attention; /* ATTN_ bits; this thread only. Other threads raise port->pending */
+    enum mmu_index mmu; /* from CPL, CR4.SMAP and EFLAGS.AC; mmu_mode_changed() keeps it */
+    uint8_t code_size;  /* 2, 4 or 8: from CS and EFER */
+    uint64_t stop_at;   /* instruction count for the caller's limit */
+    uint64_t n_insn;
+
+    struct tlb_entry tlb[MMU_N][TLB_SIZE];
+    struct tlb_entry tlb_code[2][64]; /* fetches: supervisor, user; `read` is the tag */
+
+    struct code_cache *code;
+    struct engine *engine;
+    struct engine_vcpu_conf conf;
+
+    /* A raised exception on its way to delivery. */
+    jmp_buf unwind;
+    struct {
+        uint8_t vector;
+        bool has_error;
+        uint32_t error;
+        uint64_t cr2;  /* #PF */
+        uint64_t dr6;  /* #DB: bits to set */
+    } fault;
+};
+
+enum {
+    ATTN_STEP = 1 << 0,     /* TF, a shadow or a breakpoint: run one instruction at a time */
+    ATTN_RECHECK = 1 << 1,  /* IF, TPR or a mode changed: look at the pins again */
+    ATTN_EXIT = 1 << 2,     /* leave run() with `exit` */
+    ATTN_CODE = 1 << 3,     /* this block's own page was written */
+};
+
+/* ---- fault.c ---- */
+
+_Noreturn void interp_raise(struct interp *c, enum x86_vector vector);
+_Noreturn void interp_raise_error(struct interp *c, enum x86_vector vector, uint32_t error);
+_Noreturn void interp_raise_page_fault(struct interp *c, uint64_t lin, uint32_t error);
+_Noreturn void interp_raise_debug(struct interp *c, uint64_t dr6);
+
+static inline uint64_t interp_rip(const struct interp *c, const struct insn *in)
+{
+    return c->block_rip + in->off;
+}
+
+static inline uint64_t interp_next_rip(const struct interp *c, const struct insn *in)
+{
+    return c->block_rip + in->off + in->len;
+}
+
+/* ---- registers by offset ---- */
+
+#define INTERP_ZERO ((uint16_t)offsetof(struct interp, zero))
+#define INTERP_BLOCK_RIP ((uint16_t)offsetof(struct interp, block_rip))
+#define INTERP_GPR(n) ((uint16_t)(offsetof(struct interp, st.gpr) + 8 * (n)))
+
+static inline void *interp_reg(struct interp *c, unsigned off)
+{
+    return (char *)c + off;
+}
+
+#endif

@@ -1,0 +1,86 @@
+/*
+ * A virtual machine without its board: RAM, buses, clock, vCPU threads, and what happens when one of them stops. src/machine/ puts
+ * devices on it and loads a kernel.
+ *
+ * Threads: vm_run() takes the calling thread for the event loop until the VM ends; each vCPU has a thread of its own.
+ * vm_request() and everything a device may call comes from any of them. Devices are reset by the loop's thread while every vCPU is
+ * paused.
+ */
+#ifndef VM_VM_H
+#define VM_VM_H
+
+#include "core/device.h"
+#include "engine/engine.h"
+#include "vm/vcpu.h"
+
+#define VM_MAX_VCPUS 16
+
+/* How a VM ended. */
+enum vm_end {
+    VM_RUNNING,
+    VM_END_OFF,     /* the guest powered off */
+    VM_END_RESET,   /* it reset, and conf.no_reboot says to end there */
+    VM_END_CRASH,   /* triple fault; vm->crash_cpu tells whose */
+    VM_END_DEBUG,   /* debug exit, with vm->end_status */
+    VM_END_TIMEOUT, /* conf.timeout_ns passed */
+    VM_END_QUIT,    /* the user ended it (Ctrl-A x, SIGTERM) */
+    VM_END_FAIL,    /* an engine failed */
+};
+
+struct vm_conf {
+    const struct engine_type *engine;
+    uint64_t ram_size; /* bytes */
+    uint64_t ram_low_max;
+    unsigned n_vcpus;
+    bool no_reboot;
+    int64_t timeout_ns; /* 0: none */
+    uint64_t crystal_hz; /* of the local APIC timer, for CPUID */
+};
+
+struct vm {
+    struct vm_conf conf;
+    struct loop *loop;
+    struct clock clock;
+    struct ram ram;
+    struct bus pio, mmio;
+    struct engine *engine;
+    struct vcpu *vcpus[VM_MAX_VCPUS];
+
+    struct device_env env;   /* for every device of this VM; the machine fills pci, isa_irq and msi */
+    struct device *devices;  /* in order of opening, through device.next */
+
+    /* Set by the machine: puts the reset state of the CPUs and reloads what a reset needs. Called with all vCPUs paused. */
+    int (*boot)(struct vm *vm, struct err *err);
+    void *machine;
+
+    pthread_mutex_t lock; /* guards what follows */
+    enum vm_end end;
+    int end_status;
+    unsigned crash_cpu;
+    bool reset_wanted;
+    struct loop_timer timeout;
+    int64_t started_ns, ended_ns; /* host time, for the statistics */
+    uint64_t peak_ram;            /* most guest pages backed, in bytes, as far as looked */
+};
+
+int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err) MUST_CHECK;
+void vm_close(struct vm *vm);
+
+/* Opens a device and puts it on the VM's list; it is reset and closed with the VM. */
+int vm_add_device(struct vm *vm, const struct device_type *type, const void *conf, struct device **dev,
+                  struct err *err) MUST_CHECK;
+
+/* Boots and runs until the end; 0, or -errno when it could not start. vm->end tells how it ended. */
+int vm_run(struct vm *vm, struct err *err) MUST_CHECK;
+
+/* Asks the running VM to end; the first asker wins. Any thread, not from signal handlers. */
+void vm_end(struct vm *vm, enum vm_end how, int status);
+
+/* Presses the board's power button, if it has one; see machine. */
+void vm_reset(struct vm *vm);
+
+/* Stops every vCPU at an instruction boundary and the clock; and lets them go on. Loop's thread. */
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
+
+#endif
