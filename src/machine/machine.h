@@ -1,0 +1,48 @@
+/*
+ * A machine: a VM (vm/vm.h) with the Q35 board around it and a kernel to boot. All that the command line knows of rooms below.
+ *
+ * Threads: everything here on the thread that calls vm_run(), but machine_press_power(), which any may call.
+ */
+#ifndef MACHINE_MACHINE_H
+#define MACHINE_MACHINE_H
+
+#include "core/chardev.h"
+#include "machine/loader.h"
+#include "vm/vm.h"
+
+struct machine_conf {
+    const struct engine_type *engine;
+    const char *kernel; /* path: bzImage, ELF64 with a PVH note, or multiboot 1 ELF32 */
+    const char *initrd; /* path, or NULL */
+    const char *append; /* the kernel's command line, or NULL */
+    uint64_t ram_size;  /* bytes, whole 4 KiB pages */
+    unsigned n_cpus;    /* 1 to VM_MAX_VCPUS */
+    bool debug_exit;    /* port 0xf4 ends the VM with status (v << 1) | 1 */
+    bool no_reboot;     /* a reset ends the VM */
+    int64_t timeout_ns; /* 0: none */
+};
+
+struct machine {
+    struct vm vm;
+    struct loader loader;
+    char *append;
+    struct chardev *console;
+    struct board *board; /* q35.c */
+};
+
+/* Maps the files, checks them, and builds the board; err names what is wrong, and of what file. */
+int machine_open(struct machine **machine, const struct machine_conf *conf, struct err *err) MUST_CHECK;
+
+/* Ends the threads, and closes the console too. */
+void machine_close(struct machine *machine);
+
+/*
+ * Joins the first serial port to `console`, which was opened on machine->vm.loop and is the machine's from now on. At most once,
+ * before vm_run(); without it the port's output goes nowhere.
+ */
+void machine_connect_console(struct machine *machine, struct chardev *console);
+
+/* A short press on the power button: the guest gets an ACPI event. Any thread. */
+void machine_press_power(struct machine *machine);
+
+#endif
