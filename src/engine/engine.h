@@ -1,8 +1,8 @@
 /*
  * What an engine is: something that runs a vCPU. It knows no device: it reaches the machine through the vCPU's buses and port alone.
  *
- * Threads: an engine_vcpu belongs to one thread, which calls everything here but engine_kick(). get and set are for a vCPU that is
- * not in run().
+ * Threads: run() is called by one thread, the vCPU's own; kick() by any. get and set are for a vCPU that is not in run(), from
+ * any thread that has made sure of that.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -26,20 +26,20 @@ enum engine_exit {
 };
 
 /* Every way out of the guest's instruction stream, counted on every engine. */
-#define ENGINE_EXIT_REASONS(X) \
-    X(PIO_IN, "pio_in")           \
-    X(PIO_OUT, "pio_out")         \
-    X(MMIO_READ, "mmio_read")     \
-    X(MMIO_WRITE, "mmio_write")   \
-    X(CPUID, "cpuid")             \
-    X(MSR_READ, "msr_read")       \
-    X(MSR_WRITE, "msr_write")     \
-    X(CR_ACCESS, "cr_access")     \
-    X(HLT, "hlt")                 \
-    X(EXCEPTION, "exception")     \
-    X(INTERRUPT, "interrupt")     \
-    X(NMI, "nmi")                 \
-    X(KICK, "kick")               \
+#define ENGINE_EXIT_REASONS(X)  \
+    X(PIO_IN, "pio_in")         \
+    X(PIO_OUT, "pio_out")       \
+    X(MMIO_READ, "mmio_read")   \
+    X(MMIO_WRITE, "mmio_write") \
+    X(CPUID, "cpuid")           \
+    X(MSR_READ, "msr_read")     \
+    X(MSR_WRITE, "msr_write")   \
+    X(CR_ACCESS, "cr_access")   \
+    X(HLT, "hlt")               \
+    X(EXCEPTION, "exception")   \
+    X(INTERRUPT, "interrupt")   \
+    X(NMI, "nmi")               \
+    X(KICK, "kick")             \
     X(SHUTDOWN, "shutdown")
 
 #define ENGINE_EXIT_ENUM(name, text) ENGINE_EXIT_##name,
@@ -51,8 +51,8 @@ extern const char *const engine_exit_names[ENGINE_N_EXITS];
 /* Written by the vCPU's thread alone; read by others when it is done (or as a rough figure before). */
 struct engine_stats {
     uint64_t exits[ENGINE_N_EXITS];
-    uint64_t instructions;    /* retired by the guest, where the engine can count them */
-    int64_t device_ns;        /* spent in bus_access; sampled, see the engine */
+    uint64_t instructions; /* retired by the guest, where the engine can count them */
+    int64_t device_ns;     /* spent in bus_access; sampled, see the engine */
 };
 
 /* All that joins a vCPU to its machine; outlives it. */
@@ -75,7 +75,8 @@ struct engine_type {
     int (*probe)(struct err *err);
     int (*open)(struct engine **engine, struct ram *ram, unsigned n_vcpus, struct err *err);
     void (*close)(struct engine *engine);
-    int (*vcpu_open)(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpu, struct err *err);
+    int (*vcpu_open)(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpu,
+                     struct err *err);
     void (*vcpu_close)(struct engine_vcpu *vcpu);
     /* Runs the guest until something in enum engine_exit; `limit`: stop with DEBUG after so many instructions, 0 for no limit. */
     enum engine_exit (*run)(struct engine_vcpu *vcpu, uint64_t limit);

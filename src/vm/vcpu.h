@@ -1,7 +1,8 @@
 /*
  * A vCPU: a thread that runs an engine, waits when the guest halts, and answers INIT and SIPI.
  *
- * Threads: vcpu_pause(), vcpu_resume() and vcpu_join() from the loop's thread; pins of `port` from any.
+ * Threads: vcpu_start(), vcpu_pause(), vcpu_resume(), vcpu_quit() and the state calls from the loop's thread; vcpu_hold() and the pins
+ * of `port` from any. The engine is called from the vCPU's own thread, or from the loop's while the vCPU stands paused.
  */
 #ifndef VM_VCPU_H
 #define VM_VCPU_H
@@ -18,26 +19,47 @@ struct vcpu {
     unsigned index; /* = APIC ID; 0 is the bootstrap processor */
     struct vcpu_port port;
     struct bus mmio; /* its local APIC, then the VM's */
-    struct device *lapic; /* set by the machine; reset by INIT through lapic_init_reset */
-    void (*init_reset)(struct device *lapic);
     struct x86_cpuid cpuid;
     struct engine_vcpu *engine_vcpu;
     struct engine_stats stats;
-    int64_t halted_ns; /* waited in HLT or for SIPI */
-    int64_t run_ns;    /* inside engine->run() */
+    int64_t run_ns;    /* host time inside engine->run() */
+    int64_t halted_ns; /* host time waiting in HLT or for SIPI */
+
+    /* Set by the machine: what INIT does to the local APIC. */
+    struct device *lapic;
+    void (*lapic_init)(struct device *lapic);
+
     pthread_t thread;
+    bool started;
+    enum x86_activity activity; /* the vCPU's thread, or the loop's while paused */
+    uint32_t wake_pins;         /* while halted: the pins that end it */
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;
-    bool started, paused_wanted, paused, quit;
-    bool sleeping; /* waiting in HLT: a kick signals `changed` */
+    _Atomic bool hold;     /* wanted: stand paused */
+    _Atomic bool quit;     /* wanted: end the thread */
+    _Atomic bool sleeping; /* in HLT or waiting for SIPI: a kick must signal `changed` */
+    bool paused;
 };
 
 int vcpu_open(struct vcpu **vcpu, struct vm *vm, unsigned index, struct err *err) MUST_CHECK;
 void vcpu_close(struct vcpu *vcpu);
-int vcpu_start(struct vcpu *vcpu, struct err *err) MUST_CHECK; /* begins paused */
-void vcpu_pause(struct vcpu *vcpu);  /* waits until it stands between instructions */
+
+/* Starts the thread, which stands paused until vcpu_resume(). */
+int vcpu_start(struct vcpu *vcpu, struct err *err) MUST_CHECK;
+
+/* Asks the vCPU to stand still at its next instruction boundary, without waiting for it. */
+void vcpu_hold(struct vcpu *vcpu);
+
+/* vcpu_hold(), and waits until it does. */
+void vcpu_pause(struct vcpu *vcpu);
 void vcpu_resume(struct vcpu *vcpu);
-void vcpu_quit(struct vcpu *vcpu);   /* ends the thread and joins it */
+
+/* Ends the thread and joins it. */
+void vcpu_quit(struct vcpu *vcpu);
+
+/* While it stands paused, or has not been started. */
+void vcpu_get_state(struct vcpu *vcpu, struct x86_state *st);
+void vcpu_set_state(struct vcpu *vcpu, const struct x86_state *st);
 
 #endif

@@ -14,13 +14,14 @@
 #include "vm/vcpu.h"
 
 #define VM_MAX_VCPUS 16
+#define VM_PHYS_BITS 40 /* guest-physical address width, for CPUID: 1 TiB */
 
 /* How a VM ended. */
 enum vm_end {
     VM_RUNNING,
     VM_END_OFF,     /* the guest powered off */
     VM_END_RESET,   /* it reset, and conf.no_reboot says to end there */
-    VM_END_CRASH,   /* triple fault; vm->crash_cpu tells whose */
+    VM_END_CRASH,   /* triple fault; vm->crashed tells whose */
     VM_END_DEBUG,   /* debug exit, with vm->end_status */
     VM_END_TIMEOUT, /* conf.timeout_ns passed */
     VM_END_QUIT,    /* the user ended it (Ctrl-A x, SIGTERM) */
@@ -33,7 +34,7 @@ struct vm_conf {
     uint64_t ram_low_max;
     unsigned n_vcpus;
     bool no_reboot;
-    int64_t timeout_ns; /* 0: none */
+    int64_t timeout_ns;  /* 0: none */
     uint64_t crystal_hz; /* of the local APIC timer, for CPUID */
 };
 
@@ -46,8 +47,8 @@ struct vm {
     struct engine *engine;
     struct vcpu *vcpus[VM_MAX_VCPUS];
 
-    struct device_env env;   /* for every device of this VM; the machine fills pci, isa_irq and msi */
-    struct device *devices;  /* in order of opening, through device.next */
+    struct device_env env;  /* for every device of this VM; the machine fills pci, isa_irq and msi */
+    struct device *devices; /* in order of opening, through device.next */
 
     /* Set by the machine: puts the reset state of the CPUs and reloads what a reset needs. Called with all vCPUs paused. */
     int (*boot)(struct vm *vm, struct err *err);
@@ -56,11 +57,11 @@ struct vm {
     pthread_mutex_t lock; /* guards what follows */
     enum vm_end end;
     int end_status;
-    unsigned crash_cpu;
+    struct vcpu *crashed; /* VM_END_CRASH: whose registers are in crash_state */
+    struct x86_state crash_state;
     bool reset_wanted;
     struct loop_timer timeout;
     int64_t started_ns, ended_ns; /* host time, for the statistics */
-    uint64_t peak_ram;            /* most guest pages backed, in bytes, as far as looked */
 };
 
 int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err) MUST_CHECK;
@@ -76,10 +77,13 @@ int vm_run(struct vm *vm, struct err *err) MUST_CHECK;
 /* Asks the running VM to end; the first asker wins. Any thread, not from signal handlers. */
 void vm_end(struct vm *vm, enum vm_end how, int status);
 
-/* Presses the board's power button, if it has one; see machine. */
+/* A vCPU shut down on a triple fault: keeps its registers and ends the VM. On that vCPU's thread. */
+void vm_crash(struct vm *vm, struct vcpu *vcpu);
+
+/* Asks for a reset (or the end, under conf.no_reboot). Any thread; carried out by the loop's. */
 void vm_reset(struct vm *vm);
 
-/* Stops every vCPU at an instruction boundary and the clock; and lets them go on. Loop's thread. */
+/* Stops every vCPU at an instruction boundary, and the clock; and lets them go on. Loop's thread. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 
