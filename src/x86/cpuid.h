@@ -33,7 +33,16 @@ struct x86_cpuid_regs {
     uint32_t eax, ebx, ecx, edx;
 };
 
+/* XCR0 bits: the state components the guest may enable (SDM Vol. 1 13.1). */
+#define X86_XCR0_X87 UINT64_C(1)
+#define X86_XCR0_SSE UINT64_C(2)
+#define X86_XCR0_AVX UINT64_C(4)
+
+/* Reads the host once and decides the features. */
 void x86_cpuid_init(struct x86_cpuid *cpuid, const struct x86_cpuid_conf *conf);
+
+/* The XCR0 bits this guest may set: all others are reserved. */
+uint64_t x86_cpuid_xcr0(const struct x86_cpuid *cpuid);
 
 struct x86_state;
 
