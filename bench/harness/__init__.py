@@ -1,0 +1,1 @@
+"""The benchmark's parts; bench/run is the command."""

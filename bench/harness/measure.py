@@ -1,0 +1,222 @@
+"""
+Runs the workloads once, natively or in a guest, and notes what came when.
+
+Everything is timed by the host's monotonic clock, as lines arrive on the console. What the workloads say of their own time is
+kept beside it: a guest whose clock is wrong shows there.
+"""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+
+from . import engines
+
+LINE = re.compile(rb"bench: (init|begin \w+|result \w+ iterations \d+ ns_per_op [\d.]+ checksum [0-9a-f]{16}|failed .*|done)")
+MIB = 1 << 20
+
+
+@dataclass
+class Result:
+    """One workload in one run."""
+    iterations: int
+    ns_per_op: float  # by the host's clock
+    own_ns_per_op: float  # by the clock of the system it ran in
+    checksum: str
+
+
+@dataclass
+class Run:
+    """One run of an engine. What is None was not measured."""
+    scale: int
+    results: dict = field(default_factory=dict)  # name: Result
+    boot_s: float = None  # process start to the first line of the guest's first process
+    workloads_s: float = None  # from there to the last workload's end
+    total_s: float = None  # process start to its end
+    peak_bytes: int = None  # most resident memory the process had
+    guest_bytes: int = None  # guest memory resident when the workloads were done
+    instructions: int = None  # run by the guest, where the engine counts them
+    instructions_per_s: float = None  # over the time the guest ran, not idle
+    error: str = None
+
+
+class Console:
+    """A child process and the lines it prints, each with the time of its arrival."""
+
+    def __init__(self, command, timeout):
+        self.errors = tempfile.TemporaryFile()
+        self.start = time.monotonic()
+        self.deadline = self.start + timeout
+        self.usage = None
+        self.tail = b""  # the last of what it printed, to show when the run fails
+        # A session of its own, so that whatever the child starts ends with it; stdin stays open and silent.
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+                                        start_new_session=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.usage is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self._reap(0)
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.errors.close()
+
+    def _reap(self, options):
+        pid, status, usage = os.wait4(self.process.pid, options)
+        if not pid:
+            return False
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        self.usage = usage
+        return True
+
+    def lines(self):
+        """Yields (seconds since the start, line) until the process closes its output; TimeoutError at the deadline."""
+        pipe = self.process.stdout.fileno()
+        partial = b""
+        while True:
+            left = self.deadline - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                raise TimeoutError
+            data = os.read(pipe, 65536)
+            now = time.monotonic() - self.start
+            if not data:
+                return
+            self.tail = (self.tail + data)[-2000:]
+            *full, partial = (partial + data).split(b"\n")
+            for line in full:
+                yield now, line
+
+    def wait(self):
+        """Waits for the end; seconds since the start."""
+        while not self._reap(os.WNOHANG):
+            if time.monotonic() > self.deadline:
+                raise TimeoutError
+            time.sleep(0.005)
+        return time.monotonic() - self.start
+
+    def last_words(self):
+        """The last line on stderr, else on the console."""
+        self.errors.seek(0)
+        for text in (self.errors.read(), self.tail):
+            lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
+            if lines:
+                return f": {lines[-1][:200]}"
+        return ""
+
+
+def mapped_guest_bytes(pid, size):
+    """Resident bytes of the process's mapping that is as large as the guest's RAM; None when it cannot be told."""
+    try:
+        with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as smaps:
+            found, resident = False, None
+            for line in smaps:
+                key, _, value = line.partition(":")
+                if key == "Size":
+                    found = int(value.split()[0]) * 1024 == size
+                elif key == "Rss" and found:
+                    resident = (resident or 0) + int(value.split()[0]) * 1024
+            return resident
+    except OSError:
+        return None
+
+
+class Reader:
+    """Turns the console's lines into a Run."""
+
+    def __init__(self, run, progress):
+        self.run = run
+        self.progress = progress
+        self.began = None
+
+    def take(self, now, line):
+        """Returns the first word of what the line says, or None when it is not for us."""
+        match = LINE.search(line)
+        if not match:
+            return None
+        words = match[1].decode(errors="replace").split()
+        if words[0] == "init":
+            self.run.boot_s = now
+            self.progress(f"boot {now:.1f} s")
+        elif words[0] == "begin":
+            self.began = now
+            self.progress(words[1])
+        elif words[0] == "result" and self.began is not None:
+            iterations, own = int(words[3]), float(words[5])
+            self.run.results[words[1]] = Result(iterations, (now - self.began) * 1e9 / iterations, own, words[7])
+        elif words[0] == "done" and self.run.boot_s is not None:
+            self.run.workloads_s = now - self.run.boot_s
+        elif words[0] == "failed":
+            self.run.error = self.run.error or " ".join(words[1:])
+        return words[0]
+
+
+def native(program, names, scale, progress):
+    """The workloads on this host, one process after the other."""
+    run = Run(scale)
+    reader = Reader(run, progress)
+    for name in names:
+        try:
+            with Console([str(program), name, str(scale)], engines.NATIVE.timeout) as console:
+                for now, line in console.lines():
+                    reader.take(now, line)
+                console.wait()
+                if console.process.returncode:
+                    run.error = run.error or f"{name}: exit status {console.process.returncode}{console.last_words()}"
+        except TimeoutError:
+            run.error = run.error or f"{name}: not done after {engines.NATIVE.timeout} s"
+    for result in run.results.values():
+        result.ns_per_op = result.own_ns_per_op  # the host's clock too, and without the way through the pipe
+    return run
+
+
+def guest(command, timeout, scale, names, stats, progress):
+    """Boots a guest that runs the workloads and powers off."""
+    run = Run(scale)
+    reader = Reader(run, progress)
+    stats.unlink(missing_ok=True)
+    done = False
+    with Console(command, timeout) as console:
+        try:
+            for now, line in console.lines():
+                word = reader.take(now, line)
+                if word in ("result", "done"):
+                    mapped = mapped_guest_bytes(console.process.pid, engines.MEMORY_MIB * MIB)
+                    run.guest_bytes = mapped or run.guest_bytes
+                done = done or word == "done"
+            run.total_s = console.wait()
+            run.peak_bytes = console.usage.ru_maxrss * 1024
+        except TimeoutError:
+            run.error = run.error or f"not done after {timeout:.0f} s{console.last_words()}"
+            return run
+        if console.process.returncode:
+            run.error = run.error or f"exit status {console.process.returncode}{console.last_words()}"
+        elif not done:
+            run.error = run.error or f"ended before the workloads did{console.last_words()}"
+    lost = [name for name in names if name not in run.results]
+    if lost and not run.error:
+        run.error = f"no result of {', '.join(lost)}"
+    read_stats(run, stats)
+    return run
+
+
+def read_stats(run, path):
+    """What vireo's --stats adds; other engines leave no such file."""
+    if not path.exists():
+        return
+    try:
+        stats = json.loads(path.read_text())
+    except ValueError as error:
+        run.error = run.error or f"{path.name}: {error}"
+        return
+    run.instructions = stats.get("instructions")
+    busy = stats.get("guest_seconds")
+    if run.instructions and busy:
+        run.instructions_per_s = run.instructions / busy
