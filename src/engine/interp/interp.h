@@ -59,6 +59,7 @@ enum mmu_index {
     MMU_KERNEL,      /* CPL < 3, SMAP does not apply (AC set, or off) */
     MMU_KERNEL_SMAP, /* CPL < 3, explicit access with SMAP in force */
     MMU_USER,        /* CPL 3 */
+    MMU_USER_ALIGN,  /* CPL 3 with alignment checks in force: its TLB stays empty */
     MMU_N
 };
 
@@ -66,10 +67,12 @@ enum mmu_index {
 struct tlb_entry {
     uint64_t read, write; /* linear page address allowed, or TLB_NONE */
     uint64_t addend;      /* host address - linear address */
-    uint64_t gpa;         /* physical page */
+    uint64_t gpa;         /* physical page; TLB_GLOBAL and TLB_LARGE in its low bits */
 };
 
 #define TLB_NONE UINT64_C(1) /* never equals a page address */
+#define TLB_GLOBAL UINT64_C(1)
+#define TLB_LARGE UINT64_C(2) /* part of a large page: INVLPG anywhere in that page drops it */
 
 struct code_cache; /* code.c */
 
@@ -89,6 +92,11 @@ struct interp {
     struct tlb_entry tlb[MMU_N][TLB_SIZE];
     struct tlb_entry tlb_code[2][64]; /* fetches: supervisor, user; `read` is the tag */
 
+    uint64_t pdpte[4];                 /* PAE paging's registers (SDM Vol. 3A 4.4.1) */
+    struct {
+        uint64_t first, last;          /* linear range that TLB_LARGE entries may lie in: lower half, upper half */
+    } tlb_large[2];
+
     struct code_cache *code;
     struct engine *engine;
     struct engine_vcpu_conf conf;
@@ -102,6 +110,12 @@ struct interp {
         uint64_t cr2;  /* #PF */
         uint64_t dr6;  /* #DB: bits to set */
     } fault;
+    uint32_t fault_ext; /* EXT bit for selector error codes while an event is delivered (SDM Vol. 3A 6.13) */
+    uint32_t debug_hit; /* DR6 bits of data and I/O breakpoints met, due after the instruction */
+    bool step_tf;       /* TF as the current instruction began; fault_step_begin() */
+    bool step_sti, step_movss;
+    enum engine_exit exit; /* what run() returns, with ATTN_EXIT */
+    uint32_t bus_count; /* accesses to devices so far, to sample the time they take */
 };
 
 enum {

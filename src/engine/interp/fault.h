@@ -1,0 +1,49 @@
+/*
+ * Exceptions and interrupts (SDM Vol. 3A chapter 6, Vol. 3B chapter 17): delivery through IVT and IDT, double and triple
+ * faults, single step and breakpoints. Raising is declared in interp.h.
+ *
+ * How the run loop uses it: interp_raise*() sets c->st.rip to the current instruction's (c->cur; where that is NULL, RIP stands
+ * already, as when fetching) and longjmps to c->unwind; there the loop calls fault_deliver(), and goes on at c->st.rip. All here that
+ * returns bool returns false for a triple fault: the processor shuts down.
+ *
+ * Threads: the vCPU's own.
+ */
+#ifndef ENGINE_INTERP_FAULT_H
+#define ENGINE_INTERP_FAULT_H
+
+#include "engine/interp/interp.h"
+
+/* Delivers what interp_raise*() left, with whatever faults that leads to. */
+bool fault_deliver(struct interp *c) MUST_CHECK;
+
+/* An external interrupt or NMI between instructions: c->st.rip is that of the next one. */
+bool fault_interrupt(struct interp *c, uint8_t vector) MUST_CHECK;
+bool fault_nmi(struct interp *c) MUST_CHECK;
+
+/* Where an event comes from: decides the error codes' EXT bit, the DPL check and the pushed RF. */
+enum fault_source {
+    FAULT_EXTERNAL,  /* interrupt or NMI */
+    FAULT_EXCEPTION, /* of the processor */
+    FAULT_SOFT,      /* INT n, INT3, INTO */
+    FAULT_INT1,      /* INT1: as hardware, but a trap */
+};
+
+/* INT n, INT3, INTO and INT1 from their handlers: enters the gate; faults of it are raised, with RIP at the instruction. */
+void fault_soft(struct interp *c, uint8_t vector, enum fault_source source, uint64_t next_rip);
+
+/*
+ * In ATTN_STEP mode the loop calls fault_step_begin() before it fetches an instruction at c->st.rip, and fault_step() when that is
+ * complete, c->st.rip being the next one's. They raise #DB (code breakpoints; single step, data and I/O breakpoints), end the
+ * shadows of STI and MOV SS, clear RF, and keep ATTN_STEP up to date.
+ */
+void fault_step_begin(struct interp *c);
+void fault_step(struct interp *c);
+
+/* Sets or clears ATTN_STEP: TF, RF, an enabled breakpoint, or a shadow. */
+void fault_update_step(struct interp *c);
+
+/* Notes breakpoints that [addr, addr + len) touches, for fault_step(). kind: DR7's R/W field of the access. */
+enum { DEBUG_EXEC = 0, DEBUG_WRITE = 1, DEBUG_IO = 2, DEBUG_READ = 3 };
+uint32_t fault_breakpoints(const struct interp *c, uint64_t addr, unsigned len, unsigned kind);
+
+#endif
