@@ -269,6 +269,7 @@ void loop_run(struct loop *loop)
             (void)ignored;
         }
     }
+    atomic_store(&loop->stopping, false);
 }
 
 int loop_fd_add(struct loop *loop, struct loop_fd *source, uint32_t events)

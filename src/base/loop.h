@@ -32,7 +32,7 @@ struct loop_fd {
 int loop_open(struct loop **loop, struct err *err) MUST_CHECK;
 void loop_close(struct loop *loop);
 
-/* Serves events until loop_stop(), which any thread or signal handler may call. */
+/* Serves events until loop_stop(), which any thread or signal handler may call; may be run again. */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 
