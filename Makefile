@@ -1,0 +1,50 @@
+# A thin layer: what happens is in meson.build and in tools/. Each target needs nothing before it; what is done is not done again.
+# make run ARGS="--cpus 4"    make oracle N=1000000 SEED=7    make install PREFIX=/usr
+ARGS   ?=
+N      ?= 1000000
+SEED   ?= 1
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+.PHONY: run test test-long bench fuzz oracle check install clean build guest
+
+run: guest
+	@exec build/src/cli/vireo run $(ARGS)
+
+test: guest
+	@tools/deps test
+	@tools/test unit guest asm oracle
+
+test-long: guest
+	@tools/deps test
+	@tools/test long
+
+bench: guest
+	@tools/deps bench
+	@exec bench/run $(ARGS)
+
+fuzz:
+	@tools/deps build ci
+	@exec tools/fuzz $(ARGS)
+
+oracle: build
+	@exec tools/test oracle-only $(N) $(SEED)
+
+# What CI checks beside the tests: format, include directions, headers that compile alone, both compilers.
+check:
+	@tools/deps build ci
+	@exec tools/check
+
+build:
+	@tools/deps build
+	@exec tools/build
+
+guest: build
+	@tools/deps guest
+	@exec tools/guest-prepare
+
+install: build
+	@DESTDIR="$(DESTDIR)" exec meson install -C build --quiet
+
+clean:
+	rm -rf build build-* guest .guest.*
