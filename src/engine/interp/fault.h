@@ -42,8 +42,10 @@ void fault_step(struct interp *c);
 /* Sets or clears ATTN_STEP: TF, RF, an enabled breakpoint, or a shadow. */
 void fault_update_step(struct interp *c);
 
-/* Notes breakpoints that [addr, addr + len) touches, for fault_step(). kind: DR7's R/W field of the access. */
-enum { DEBUG_EXEC = 0, DEBUG_WRITE = 1, DEBUG_IO = 2, DEBUG_READ = 3 };
-uint32_t fault_breakpoints(const struct interp *c, uint64_t addr, unsigned len, unsigned kind);
+/* The DR7 R/W types an access can meet, as a set; DEBUG_IO counts with CR4.DE only. */
+enum { DEBUG_EXEC = 1 << 0, DEBUG_WRITE = 1 << 1 | 1 << 3, DEBUG_IO = 1 << 2, DEBUG_READ = 1 << 3 };
+
+/* DR6's B bits of the enabled breakpoints of these types that [addr, addr + len) touches. */
+uint32_t fault_breakpoints(const struct interp *c, uint64_t addr, unsigned len, unsigned types);
 
 #endif

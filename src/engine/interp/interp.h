@@ -112,8 +112,7 @@ struct interp {
     } fault;
     uint32_t fault_ext; /* EXT bit for selector error codes while an event is delivered (SDM Vol. 3A 6.13) */
     uint32_t debug_hit; /* DR6 bits of data and I/O breakpoints met, due after the instruction */
-    bool step_tf;       /* TF as the current instruction began; fault_step_begin() */
-    bool step_sti, step_movss;
+    bool step_tf, step_rf, step_sti, step_movss; /* flags and shadows as the instruction began; fault_step_begin() */
     enum engine_exit exit; /* what run() returns, with ATTN_EXIT */
     uint32_t bus_count; /* accesses to devices so far, to sample the time they take */
 };

@@ -33,6 +33,9 @@ static inline uint64_t insn_lin(struct interp *c, const struct insn *in, unsigne
     return *(const uint64_t *)interp_reg(c, in->seg_base) + off;
 }
 
+/* Whether the segment's limit allows [off, off + size), outside 64-bit mode. */
+bool seg_within_limit(const struct x86_seg *s, uint64_t off, unsigned size);
+
 static inline bool seg_canonical(uint64_t lin)
 {
     return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;

@@ -1,0 +1,524 @@
+#include "engine/interp/mmu.h"
+
+#include <time.h>
+
+#include "engine/interp/fault.h"
+#include "engine/interp/seg.h"
+#include "x86/paging.h"
+
+/* One device access in so many has its time taken, and stands for the others. */
+#define BUS_SAMPLE 16
+
+/* An access on its way through the slow path. */
+struct access {
+    enum mmu_index index;
+    bool write;
+};
+
+/* A part of an access that lies within one page. */
+struct part {
+    uint8_t *host; /* NULL: a device, or nothing */
+    uint64_t gpa;
+    unsigned len;
+};
+
+static int64_t host_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec * NS_PER_SEC + ts.tv_nsec;
+}
+
+void mmu_bus(struct interp *c, struct bus *bus, uint64_t addr, void *data, unsigned len, enum engine_exit_reason reason)
+{
+    bool write = reason == ENGINE_EXIT_PIO_OUT || reason == ENGINE_EXIT_MMIO_WRITE;
+
+    c->conf.stats->exits[reason]++;
+    if (c->bus_count++ % BUS_SAMPLE) {
+        bus_access(bus, addr, data, len, write);
+        return;
+    }
+    int64_t before = host_ns();
+    bus_access(bus, addr, data, len, write);
+    c->conf.stats->device_ns += (host_ns() - before) * BUS_SAMPLE;
+}
+
+/* ---- translation ---- */
+
+static void fill_paging(const struct interp *c, struct paging *p)
+{
+    const struct x86_state *st = &c->st;
+
+    *p = (struct paging){.ram = c->conf.ram,
+                         .cr0 = st->cr0,
+                         .cr3 = st->cr3,
+                         .cr4 = st->cr4,
+                         .efer = st->efer,
+                         .phys_bits = c->conf.cpuid->conf.phys_bits};
+    memcpy(p->pdpte, c->pdpte, sizeof(p->pdpte));
+}
+
+static bool is_user(enum mmu_index index)
+{
+    return index == MMU_USER || index == MMU_USER_ALIGN;
+}
+
+static void note_large(struct interp *c, uint64_t lin)
+{
+    unsigned half = lin >> 63;
+    /* Any page size's worth around it, so that no entry of the same large page lies outside. */
+    uint64_t first = align_down(lin, GIB), last = first + GIB - 1;
+
+    if (first < c->tlb_large[half].first)
+        c->tlb_large[half].first = first;
+    if (last > c->tlb_large[half].last)
+        c->tlb_large[half].last = last;
+}
+
+/* Page walk for lin; raises #PF. Without paging, linear is physical. */
+static void translate(struct interp *c, uint64_t lin, unsigned access, struct paging_result *result)
+{
+    struct paging p;
+
+    if (!(c->st.cr0 & X86_CR0_PG)) {
+        *result = (struct paging_result){.gpa = lin, .writable = true};
+        return;
+    }
+    fill_paging(c, &p);
+    if (paging_walk(&p, lin, access, result) < 0)
+        interp_raise_page_fault(c, lin, result->error);
+    if (result->large)
+        note_large(c, lin);
+}
+
+/* A page that holds a data breakpoint never enters the TLB, so that every access to it is seen. */
+static bool has_breakpoint(const struct interp *c, uint64_t page)
+{
+    if (LIKELY(!(c->st.dr7 & 0xff)))
+        return false;
+    return fault_breakpoints(c, page, 4096, DEBUG_WRITE);
+}
+
+static void enter(struct interp *c, enum mmu_index index, uint64_t lin, uint8_t *host, const struct paging_result *r)
+{
+    struct tlb_entry *e = mmu_entry(c, index, lin);
+    uint64_t page = lin & MMU_PAGE_MASK;
+    const struct ram *ram = c->conf.ram;
+
+    if (index == MMU_USER_ALIGN || has_breakpoint(c, page))
+        return;
+    e->read = page;
+    e->addend = (uint64_t)(uintptr_t)host - lin;
+    e->gpa = (r->gpa & MMU_PAGE_MASK) | (r->global ? TLB_GLOBAL : 0) | (r->large ? TLB_LARGE : 0);
+    e->write = TLB_NONE;
+    if (r->writable &&
+        !(atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE))
+        e->write = page;
+}
+
+/* Translates [lin, lin + len), which lies within a page, filling the TLB. */
+static struct part resolve(struct interp *c, struct access a, uint64_t lin, unsigned len)
+{
+    const struct tlb_entry *e = mmu_entry(c, a.index, lin);
+    struct paging_result r;
+    struct part part = {.len = len};
+    unsigned access = a.write ? PAGING_WRITE : 0;
+
+    if ((a.write ? e->write : e->read) == (lin & MMU_PAGE_MASK)) {
+        part.host = (uint8_t *)(uintptr_t)(lin + e->addend);
+        part.gpa = (e->gpa & MMU_PAGE_MASK) | (lin & 0xfff);
+        return part;
+    }
+    if (is_user(a.index))
+        access |= PAGING_USER;
+    else if (a.index == MMU_KERNEL_SMAP)
+        access |= PAGING_SMAP;
+    translate(c, lin, access, &r);
+    part.gpa = r.gpa;
+    part.host = ram_host(c->conf.ram, r.gpa, len);
+    /* RAM comes in whole pages, so the part's page is all RAM or none. */
+    if (part.host)
+        enter(c, a.index, lin, part.host, &r);
+    return part;
+}
+
+_Noreturn static void raise_noncanonical(struct interp *c)
+{
+    if (c->cur && c->cur->seg == X86_SS)
+        interp_raise_error(c, X86_SSF, 0);
+    interp_raise_error(c, X86_GP, 0);
+}
+
+/* Linear addresses are 32 bits wide outside IA-32e mode. */
+static uint64_t wrap(const struct interp *c, uint64_t lin)
+{
+    return x86_long_mode(&c->st) ? lin : (uint32_t)lin;
+}
+
+/* Splits by page and translates every part before anything is accessed; returns how many parts. */
+static unsigned split(struct interp *c, struct access a, uint64_t lin, unsigned len, struct part part[2])
+{
+    unsigned first = 4096 - (lin & 0xfff);
+
+    if (!seg_canonical(lin) || !seg_canonical(lin + len - 1))
+        raise_noncanonical(c);
+    if (first >= len) {
+        part[0] = resolve(c, a, lin, len);
+        return 1;
+    }
+    part[0] = resolve(c, a, lin, first);
+    part[1] = resolve(c, a, wrap(c, lin + first), len - first);
+    return 2;
+}
+
+/* ---- access to a part ---- */
+
+static void load_part(struct interp *c, const struct part *p, uint8_t *buf)
+{
+    if (p->host) {
+        switch (p->len) { /* the usual sizes in one move, as other CPUs must see it */
+        case 2:
+            store_le16(buf, *(const volatile mmu_u16 *)p->host);
+            return;
+        case 4:
+            store_le32(buf, *(const volatile mmu_u32 *)p->host);
+            return;
+        case 8:
+            store_le64(buf, *(const volatile mmu_u64 *)p->host);
+            return;
+        default:
+            memcpy(buf, p->host, p->len);
+            return;
+        }
+    }
+    for (unsigned at = 0; at < p->len; at += 8)
+        mmu_bus(c, c->conf.mmio, p->gpa + at, buf + at, p->len - at < 8 ? p->len - at : 8, ENGINE_EXIT_MMIO_READ);
+}
+
+/* Tells whoever decoded code from this page. */
+static void wrote(struct interp *c, const uint8_t *host, unsigned len)
+{
+    struct ram *ram = c->conf.ram;
+
+    if (atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE) {
+        ram_wrote(ram, host, len);
+        c->attention |= ATTN_CODE;
+    }
+}
+
+static void store_part(struct interp *c, const struct part *p, const uint8_t *buf)
+{
+    if (p->host) {
+        switch (p->len) {
+        case 2:
+            *(volatile mmu_u16 *)p->host = load_le16(buf);
+            break;
+        case 4:
+            *(volatile mmu_u32 *)p->host = load_le32(buf);
+            break;
+        case 8:
+            *(volatile mmu_u64 *)p->host = load_le64(buf);
+            break;
+        default:
+            memcpy(p->host, buf, p->len);
+        }
+        wrote(c, p->host, p->len);
+        return;
+    }
+    for (unsigned at = 0; at < p->len; at += 8) {
+        uint8_t data[8] = {0};
+        unsigned len = p->len - at < 8 ? p->len - at : 8;
+        memcpy(data, buf + at, len);
+        mmu_bus(c, c->conf.mmio, p->gpa + at, data, len, ENGINE_EXIT_MMIO_WRITE);
+    }
+}
+
+static void access_load(struct interp *c, struct access a, uint64_t lin, void *buf, unsigned len)
+{
+    struct part part[2];
+    unsigned n = split(c, a, lin, len, part);
+
+    load_part(c, &part[0], buf);
+    if (n == 2)
+        load_part(c, &part[1], (uint8_t *)buf + part[0].len);
+}
+
+static void access_store(struct interp *c, struct access a, uint64_t lin, const void *buf, unsigned len)
+{
+    struct part part[2];
+    unsigned n = split(c, a, lin, len, part);
+
+    store_part(c, &part[0], buf);
+    if (n == 2)
+        store_part(c, &part[1], (const uint8_t *)buf + part[0].len);
+}
+
+/* ---- explicit accesses ---- */
+
+/* SDM Vol. 3A 6.15, interrupt 17: natural alignment of the datum; 16 bytes and more have rules of their own. */
+static void check_aligned(struct interp *c, uint64_t lin, unsigned size)
+{
+    if (c->mmu == MMU_USER_ALIGN && (size == 2 || size == 4 || size == 8) && (lin & (size - 1)))
+        interp_raise_error(c, X86_AC, 0);
+}
+
+static void check_breakpoints(struct interp *c, uint64_t lin, unsigned len, bool write)
+{
+    if (UNLIKELY(c->st.dr7 & 0xff))
+        c->debug_hit |= fault_breakpoints(c, lin, len, write ? DEBUG_WRITE : DEBUG_READ);
+}
+
+uint64_t mmu_load_slow(struct interp *c, uint64_t lin, unsigned size)
+{
+    uint8_t buf[8] = {0};
+
+    check_aligned(c, lin, size);
+    access_load(c, (struct access){c->mmu, false}, lin, buf, size);
+    check_breakpoints(c, lin, size, false);
+    return load_le64(buf);
+}
+
+void mmu_store_slow(struct interp *c, uint64_t lin, uint64_t v, unsigned size)
+{
+    uint8_t buf[8];
+
+    check_aligned(c, lin, size);
+    store_le64(buf, v);
+    access_store(c, (struct access){c->mmu, true}, lin, buf, size);
+    check_breakpoints(c, lin, size, true);
+}
+
+void mmu_load_bytes(struct interp *c, uint64_t lin, void *buf, unsigned len)
+{
+    access_load(c, (struct access){c->mmu, false}, lin, buf, len);
+    check_breakpoints(c, lin, len, false);
+}
+
+void mmu_store_bytes(struct interp *c, uint64_t lin, const void *buf, unsigned len)
+{
+    access_store(c, (struct access){c->mmu, true}, lin, buf, len);
+    check_breakpoints(c, lin, len, true);
+}
+
+uint8_t *mmu_host_read(struct interp *c, uint64_t lin, unsigned len)
+{
+    uint8_t *host = mmu_hit_read(c, lin, len);
+    struct part part[2];
+
+    if (LIKELY(host != NULL))
+        return host;
+    check_aligned(c, lin, len);
+    host = split(c, (struct access){c->mmu, false}, lin, len, part) == 1 ? part[0].host : NULL;
+    if (host)
+        check_breakpoints(c, lin, len, false);
+    return host;
+}
+
+uint8_t *mmu_host_write(struct interp *c, uint64_t lin, unsigned len)
+{
+    uint8_t *host = mmu_hit_write(c, lin, len);
+    struct part part[2];
+
+    if (LIKELY(host != NULL))
+        return host;
+    check_aligned(c, lin, len);
+    host = split(c, (struct access){c->mmu, true}, lin, len, part) == 1 ? part[0].host : NULL;
+    if (host) {
+        wrote(c, host, len);
+        check_breakpoints(c, lin, len, true);
+    }
+    return host;
+}
+
+void mmu_check_read(struct interp *c, uint64_t lin, unsigned len)
+{
+    struct part part[2];
+    split(c, (struct access){c->mmu, false}, lin, len, part);
+}
+
+void mmu_check_write(struct interp *c, uint64_t lin, unsigned len)
+{
+    struct part part[2];
+    split(c, (struct access){c->mmu, true}, lin, len, part);
+}
+
+/* ---- implicit accesses ---- */
+
+/* CR4.SMAP holds for them whatever EFLAGS.AC says (SDM Vol. 3A 4.6.1). */
+static enum mmu_index sys_index(const struct interp *c)
+{
+    return c->st.cr4 & X86_CR4_SMAP ? MMU_KERNEL_SMAP : MMU_KERNEL;
+}
+
+uint64_t mmu_sys_load(struct interp *c, uint64_t lin, unsigned size)
+{
+    uint8_t buf[8] = {0};
+
+    access_load(c, (struct access){sys_index(c), false}, wrap(c, lin), buf, size);
+    return load_le64(buf);
+}
+
+void mmu_sys_store(struct interp *c, uint64_t lin, uint64_t v, unsigned size)
+{
+    uint8_t buf[8];
+
+    store_le64(buf, v);
+    access_store(c, (struct access){sys_index(c), true}, wrap(c, lin), buf, size);
+}
+
+void mmu_sys_check(struct interp *c, uint64_t lin, unsigned len, bool write)
+{
+    struct part part[2];
+    split(c, (struct access){sys_index(c), write}, wrap(c, lin), len, part);
+}
+
+void mmu_store_at(struct interp *c, unsigned cpl, uint64_t lin, uint64_t v, unsigned size)
+{
+    uint8_t buf[8];
+
+    store_le64(buf, v);
+    access_store(c, (struct access){cpl == 3 ? MMU_USER : sys_index(c), true}, lin, buf, size);
+}
+
+void mmu_check_write_at(struct interp *c, unsigned cpl, uint64_t lin, unsigned len)
+{
+    struct part part[2];
+    split(c, (struct access){cpl == 3 ? MMU_USER : sys_index(c), true}, lin, len, part);
+}
+
+/* ---- fetch ---- */
+
+const uint8_t *mmu_fetch(struct interp *c, uint64_t lin, uint64_t *gpa)
+{
+    bool user = x86_cpl(&c->st) == 3;
+    struct tlb_entry *e = &c->tlb_code[user][(lin >> 12) % ARRAY_SIZE(c->tlb_code[0])];
+    struct paging_result r;
+    uint8_t *host;
+
+    if (LIKELY(e->read == (lin & MMU_PAGE_MASK))) {
+        *gpa = (e->gpa & MMU_PAGE_MASK) | (lin & 0xfff);
+        return (const uint8_t *)(uintptr_t)(lin + e->addend);
+    }
+    c->cur = NULL;
+    if (!seg_canonical(lin))
+        interp_raise_error(c, X86_GP, 0);
+    translate(c, lin, PAGING_FETCH | (user ? PAGING_USER : 0), &r);
+    *gpa = r.gpa;
+    host = ram_host(c->conf.ram, r.gpa, 1);
+    if (host) {
+        e->read = lin & MMU_PAGE_MASK;
+        e->write = TLB_NONE;
+        e->addend = (uint64_t)(uintptr_t)host - lin;
+        e->gpa = (r.gpa & MMU_PAGE_MASK) | (r.global ? TLB_GLOBAL : 0) | (r.large ? TLB_LARGE : 0);
+    }
+    return host;
+}
+
+uint8_t mmu_fetch_byte(struct interp *c, uint64_t gpa)
+{
+    uint8_t byte;
+    mmu_bus(c, c->conf.mmio, gpa, &byte, 1, ENGINE_EXIT_MMIO_READ);
+    return byte;
+}
+
+/* ---- invalidation ---- */
+
+static void drop(struct tlb_entry *e)
+{
+    e->read = e->write = TLB_NONE;
+}
+
+void mmu_flush_all(struct interp *c)
+{
+    for (unsigned i = 0; i < MMU_N; i++)
+        for (unsigned j = 0; j < TLB_SIZE; j++)
+            drop(&c->tlb[i][j]);
+    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
+        for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
+            drop(&c->tlb_code[i][j]);
+    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_large); i++) {
+        c->tlb_large[i].first = UINT64_MAX;
+        c->tlb_large[i].last = 0;
+    }
+}
+
+void mmu_flush_nonglobal(struct interp *c)
+{
+    for (unsigned i = 0; i < MMU_N; i++)
+        for (unsigned j = 0; j < TLB_SIZE; j++)
+            if (!(c->tlb[i][j].gpa & TLB_GLOBAL))
+                drop(&c->tlb[i][j]);
+    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
+        for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
+            if (!(c->tlb_code[i][j].gpa & TLB_GLOBAL))
+                drop(&c->tlb_code[i][j]);
+}
+
+static void drop_if_large(struct tlb_entry *e, uint64_t lin)
+{
+    /* Entries do not tell how large: take the largest page there is. */
+    if ((e->gpa & TLB_LARGE) && e->read != TLB_NONE && align_down(e->read, GIB) == align_down(lin, GIB))
+        drop(e);
+}
+
+void mmu_flush_page(struct interp *c, uint64_t lin)
+{
+    uint64_t page = lin & MMU_PAGE_MASK;
+    unsigned half = lin >> 63;
+
+    for (unsigned i = 0; i < MMU_N; i++)
+        if (mmu_entry(c, i, lin)->read == page)
+            drop(mmu_entry(c, i, lin));
+    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++) {
+        struct tlb_entry *e = &c->tlb_code[i][(lin >> 12) % ARRAY_SIZE(c->tlb_code[0])];
+        if (e->read == page)
+            drop(e);
+    }
+    if (lin < c->tlb_large[half].first || lin > c->tlb_large[half].last)
+        return;
+    for (unsigned i = 0; i < MMU_N; i++)
+        for (unsigned j = 0; j < TLB_SIZE; j++)
+            drop_if_large(&c->tlb[i][j], lin);
+    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
+        for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
+            drop_if_large(&c->tlb_code[i][j], lin);
+}
+
+void mmu_drop_write(struct interp *c, uint64_t gpa)
+{
+    for (unsigned i = 0; i < MMU_N; i++)
+        for (unsigned j = 0; j < TLB_SIZE; j++)
+            if (((c->tlb[i][j].gpa ^ gpa) & MMU_PAGE_MASK) == 0)
+                c->tlb[i][j].write = TLB_NONE;
+}
+
+/* ---- modes ---- */
+
+void mmu_mode_changed(struct interp *c)
+{
+    const struct x86_state *st = &c->st;
+    bool ac = st->rflags & X86_FLAG_AC;
+
+    if (x86_cpl(st) == 3)
+        c->mmu = ac && (st->cr0 & X86_CR0_AM) ? MMU_USER_ALIGN : MMU_USER;
+    else
+        c->mmu = (st->cr4 & X86_CR4_SMAP) && !ac ? MMU_KERNEL_SMAP : MMU_KERNEL;
+
+    if (x86_code64(st))
+        c->code_size = 8;
+    else
+        c->code_size = st->seg[X86_CS].attr & X86_SEG_DB ? 4 : 2;
+    fault_update_step(c);
+}
+
+void mmu_reset(struct interp *c)
+{
+    memset(c->pdpte, 0, sizeof(c->pdpte));
+    if ((c->st.cr0 & X86_CR0_PG) && (c->st.cr4 & X86_CR4_PAE) && !x86_long_mode(&c->st) &&
+        paging_load_pdpte(c->conf.ram, c->st.cr3, c->conf.cpuid->conf.phys_bits, c->pdpte) < 0)
+        memset(c->pdpte, 0, sizeof(c->pdpte)); /* not a state a CPU can be in: everything faults */
+    c->debug_hit = 0;
+    c->fault_ext = 0;
+    mmu_flush_all(c);
+    mmu_mode_changed(c);
+}
