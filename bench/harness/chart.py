@@ -4,26 +4,24 @@ import math
 from html import escape
 
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]  # Okabe and Ito: told apart by everyone
-LEFT, RIGHT, TOP, WIDTH = 130, 70, 88, 860
+LEFT, RIGHT, TOP, WIDTH = 130, 70, 98, 860
 BAR, GAP = 14, 12
 
 
 class Axis:
-    """A logarithmic axis over whole decades that hold all values."""
+    """A logarithmic axis whose ends are 1, 2 or 5 times a power of ten, around 1 and all values."""
 
     def __init__(self, values):
-        self.low = math.floor(min(0, math.log10(min(values))))
-        self.high = max(math.ceil(math.log10(max(values))), self.low + 1)
+        low, high = min([1, *values]), max([1.01, *values])
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        marks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+        self.low = max(mark for mark in marks if mark <= low)
+        self.high = min(mark for mark in marks if mark >= high)
+        self.ticks = [mark for mark in marks if self.low <= mark <= self.high]
 
     def x(self, value):
         """Pixels from the left."""
-        return LEFT + (math.log10(value) - self.low) / (self.high - self.low) * (WIDTH - LEFT - RIGHT)
-
-    def ticks(self):
-        """1, 2 and 5 in each decade."""
-        for decade in range(self.low, self.high):
-            yield from (step * 10.0**decade for step in (1, 2, 5))
-        yield 10.0**self.high
+        return LEFT + math.log(value / self.low) / math.log(self.high / self.low) * (WIDTH - LEFT - RIGHT)
 
 
 def _text(x, y, text, more=""):
@@ -35,12 +33,12 @@ def _legend(guests):
     for colour, guest in zip(COLOURS, guests):
         label = f"{guest.engine.title}, geometric mean {guest.gmean:.2f}" if guest.gmean else f"{guest.engine.title}: no result"
         yield f'<rect x="{x}" y="48" width="12" height="12" fill="{colour}"/>'
-        yield _text(x + 18, 58, label)
-        x += 40 + 7 * len(label)
+        yield _text(x + 18, 59, label)
+        x += 44 + 7 * len(label)
 
 
 def _grid(axis, bottom):
-    for tick in axis.ticks():
+    for tick in axis.ticks:
         strong = math.isclose(tick, 1)
         yield (f'<line x1="{axis.x(tick):.1f}" y1="{TOP - 6}" x2="{axis.x(tick):.1f}" y2="{bottom}" '
                f'stroke="{"#444" if strong else "#ddd"}"/>')
@@ -53,7 +51,7 @@ def _bars(axis, guests, name, top):
         y = top + i * BAR
         ratio = guest.ratio.get(name)
         if ratio is None:
-            yield _text(zero + 6, y + BAR - 3, "no result", 'fill="#a00" font-size="11"')
+            yield _text(zero + 6, y + BAR - 3, guest.absent(name), 'fill="#a00" font-size="11"')
             continue
         x = axis.x(ratio)
         yield f'<rect x="{min(x, zero):.1f}" y="{y}" width="{max(abs(x - zero), 1):.1f}" height="{BAR - 2}" fill="{colour}"/>'
@@ -62,7 +60,7 @@ def _bars(axis, guests, name, top):
 
 def svg(guests, names, caption):
     """guests: report.Summary each; names: the workloads."""
-    values = [ratio for guest in guests for ratio in guest.ratio.values()] or [1]
+    values = [ratio for guest in guests for ratio in guest.ratio.values()]
     axis = Axis(values)
     row = max(len(guests), 1) * BAR + GAP
     bottom = TOP + len(names) * row

@@ -45,7 +45,7 @@ def _entry(number, name, mode, data):
     """One file of a cpio archive in the "newc" format (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)."""
     path = name.encode() + b"\0"
     fields = [number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0]
-    header = b"070701" + b"".join(b"%08x" % field for field in fields)
+    header = b"070701" + b"".join(b"%08X" % field for field in fields)
     head = header + path
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 

@@ -35,6 +35,7 @@ class Run:
     """One run of an engine. What is None was not measured."""
     scale: int
     results: dict = field(default_factory=dict)  # name: Result
+    wrong: dict = field(default_factory=dict)  # the same, found to be wrong afterwards
     boot_s: float = None  # process start to the first line of the guest's first process
     workloads_s: float = None  # from there to the last workload's end
     total_s: float = None  # process start to its end

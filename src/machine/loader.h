@@ -21,6 +21,7 @@ struct loader_file {
     const char *name;
     const uint8_t *data;
     uint64_t size;
+    int fd; /* mapped files: still open, to notice changes */
 };
 
 struct loader_protocol;
@@ -41,23 +42,19 @@ struct loader_board {
     uint64_t rsdp;                 /* guest-physical */
 };
 
-struct loader_protocol {
-    const char *name;
-    /* Whether the file is of this kind, from its content alone. */
-    bool (*match)(const struct loader_file *kernel);
-    int (*boot)(const struct loader *loader, const struct loader_board *board, struct x86_state *st, struct err *err);
-};
-
-/* Maps both files and recognises the kernel. initrd and append may be NULL; append is kept, not copied. */
+/* Maps both files and recognises the kernel. initrd and append may be NULL; names and append are kept, not copied. */
 int loader_open(struct loader *loader, const char *kernel, const char *initrd, const char *append,
                 struct err *err) MUST_CHECK;
 
-/* The same with files that the caller holds in memory; loader_close() leaves them alone. */
+/* The same with files that the caller holds in memory (initrd may be NULL); loader_close() leaves them alone. */
 int loader_open_memory(struct loader *loader, const struct loader_file *kernel, const struct loader_file *initrd,
                        const char *append, struct err *err) MUST_CHECK;
 void loader_close(struct loader *loader);
 
-/* Loads, and changes *st from the reset state to the entry state. -EINVAL: a file's fault; -ENOSPC: it does not fit. */
+/* Whether loader_boot() would succeed on this board; touches no RAM. -EINVAL: a file's fault; -ENOSPC: it does not fit. */
+int loader_check(const struct loader *loader, const struct loader_board *board, struct err *err) MUST_CHECK;
+
+/* Loads, and changes *st from the reset state to the entry state; errors as loader_check(), or -ESTALE: a file has changed. */
 int loader_boot(const struct loader *loader, const struct loader_board *board, struct x86_state *st,
                 struct err *err) MUST_CHECK;
 
