@@ -29,6 +29,8 @@ struct vcpu_apic_ops {
     /* CR8: bits 7:4 of the task priority register. */
     uint8_t (*cr8_get)(void *apic);
     void (*cr8_set)(void *apic, uint8_t tpr);
+    /* tsc_offset has changed: a TSC deadline may be nearer than it was. On the vCPU's thread, after the change. */
+    void (*tsc_moved)(void *apic);
 };
 
 struct vcpu_port {
