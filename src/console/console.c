@@ -6,7 +6,7 @@
 struct backend {
     const char *name;
     int (*open)(struct chardev **dev, const struct console_conf *conf, struct err *err);
-    const char *arg;
+    const char *arg; /* "" or ":PATH" */
 };
 
 static const struct backend backends[] = {
@@ -23,8 +23,7 @@ static void list_backends(char *buf, size_t size)
     buf[0] = '\0';
     for (size_t i = 0; i < ARRAY_SIZE(backends) && at < size; i++) {
         const struct backend *b = &backends[i];
-        at += (size_t)snprintf(buf + at, size - at, "%s%s%s%s", i ? ", " : "", b->name, b->arg ? ":" : "",
-                               b->arg ? b->arg : "");
+        at += (size_t)snprintf(buf + at, size - at, "%s%s%s", i ? ", " : "", b->name, b->arg);
     }
 }
 
@@ -38,7 +37,7 @@ static int find(const char *spec, const struct backend **found, const char **arg
         const struct backend *b = &backends[i];
         if (strlen(b->name) != len || memcmp(b->name, spec, len) != 0)
             continue;
-        if (b->arg ? !colon || !colon[1] : colon != NULL)
+        if (*b->arg ? !colon || !colon[1] : colon != NULL)
             break;
         *found = b;
         *arg = colon ? colon + 1 : NULL;

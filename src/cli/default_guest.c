@@ -1,0 +1,33 @@
+#include "cli/default_guest.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* From the directory of the executable: installed in bin/, or built in build/src/cli/. */
+static const char *const places[] = {"../share/vireo/guest", "../../../guest"};
+
+static int path_join(char *out, const char *dir, const char *place, const char *file)
+{
+    int n = snprintf(out, PATH_MAX, "%s/%s/%s", dir, place, file);
+    return n < PATH_MAX && access(out, R_OK) == 0 ? 0 : -ENOENT;
+}
+
+int default_guest_find(struct default_guest *guest, struct err *err)
+{
+    char exe[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+    if (n > 0) {
+        exe[n] = '\0';
+        *strrchr(exe, '/') = '\0';
+        for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+            if (path_join(guest->kernel, exe, places[i], "vmlinux") == 0 &&
+                path_join(guest->initrd, exe, places[i], "initrd.img") == 0)
+                return 0;
+    }
+    return err_set(
+        err, -EAGAIN,
+        "the default guest is not prepared: run tools/guest-prepare in the source tree (make guest), or name a kernel "
+        "with --kernel FILE");
+}

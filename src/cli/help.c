@@ -1,0 +1,210 @@
+#include "cli/help.h"
+
+#include "cli/run_options.h"
+
+#define COLUMNS     100
+#define TEXT_COLUMN 28
+
+const struct help_command help_commands[] = {
+#define COMMAND(name, summary) {#name, summary, &name##_option_table},
+#include "cli/commands.def"
+#undef COMMAND
+};
+const size_t help_n_commands = ARRAY_SIZE(help_commands);
+
+struct choice {
+    const char *name, *help;
+};
+
+static const struct choice consoles[] = {
+#define CONSOLE(name, open, arg, help) {#name arg, help},
+#include "console/console.def"
+#undef CONSOLE
+};
+
+static const struct choice statuses[] = {
+    {"0", "the guest powered off, or its user ended it with Ctrl-A x"},
+    {"1", "vireo failed, or the host did"},
+    {"2", "wrong use: an option, its value, or a file it names"},
+    {"3", "the guest reset under --no-reboot, or crashed by a triple fault"},
+    {"4", "the time of --timeout was up"},
+    {"(v << 1) | 1", "the guest wrote v to port 0xf4 under --debug-exit"},
+};
+
+/* `left` indented by two, then `text` from TEXT_COLUMN on, wrapped. */
+static void print_entry(FILE *out, const char *left, const char *text)
+{
+    int column = fprintf(out, "  %s", left);
+
+    if (column >= TEXT_COLUMN - 1) {
+        fputc('\n', out);
+        column = 0;
+    }
+    column += fprintf(out, "%*s", TEXT_COLUMN - column, "");
+    for (bool first = true; *text; first = false) {
+        size_t len = strcspn(text, " ");
+        if (!first && (size_t)column + 1 + len > COLUMNS)
+            column = fprintf(out, "\n%*s", TEXT_COLUMN, "") - 1;
+        else if (!first)
+            column += fprintf(out, " ");
+        column += fprintf(out, "%.*s", (int)len, text);
+        text += len + (text[len] == ' ');
+    }
+    fputc('\n', out);
+}
+
+void help_program(FILE *out)
+{
+    fputs("vireo runs virtual machines on x86-64 Linux.\n\n"
+          "usage: vireo COMMAND [OPTION...]\n"
+          "       vireo COMMAND --help\n"
+          "       vireo --version\n\ncommands:\n",
+          out);
+    for (size_t i = 0; i < help_n_commands; i++)
+        print_entry(out, help_commands[i].name, help_commands[i].summary);
+}
+
+static void print_option(FILE *out, const struct option_spec *spec)
+{
+    const char *argument = option_argument(spec);
+    char left[128], text[512];
+
+    snprintf(left, sizeof(left), "--%s%s%s", spec->name, argument ? " " : "", argument ? argument : "");
+    snprintf(text, sizeof(text), "%s%s%s%s", spec->help, spec->fallback ? " (default: " : "",
+             spec->fallback ? spec->fallback : "", spec->fallback ? ")" : "");
+    print_entry(out, left, text);
+}
+
+void help_command(FILE *out, const char *name)
+{
+    for (size_t i = 0; i < help_n_commands; i++) {
+        const struct help_command *c = &help_commands[i];
+        if (strcmp(c->name, name) != 0)
+            continue;
+        fprintf(out, "vireo %s - %s\n\nusage: vireo %s [OPTION...]   (--name VALUE or --name=VALUE)\n\noptions:\n",
+                c->name, c->summary, c->name);
+        for (size_t j = 0; j < c->options->n; j++)
+            print_option(out, &c->options->specs[j]);
+    }
+    fputs("\nconsoles:\n", out);
+    for (size_t i = 0; i < ARRAY_SIZE(consoles); i++)
+        print_entry(out, consoles[i].name, consoles[i].help);
+    fputs("\nkeys, where the console is the terminal: Ctrl-A x ends the VM, Ctrl-A h lists the keys,\n"
+          "Ctrl-A Ctrl-A sends Ctrl-A to the guest.\n\nexit status:\n",
+          out);
+    for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
+        print_entry(out, statuses[i].name, statuses[i].help);
+}
+
+/* Text for troff: dashes that are dashes, no backslash or leading dot of its own. */
+static void man_text(FILE *out, const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '-')
+            fputs("\\-", out);
+        else if (*text == '\\')
+            fputs("\\e", out);
+        else
+            fputc(*text, out);
+    }
+}
+
+static void man_entry(FILE *out, const char *name, const char *argument, const char *text, const char *fallback)
+{
+    fputs(".TP\n.B ", out);
+    man_text(out, name);
+    if (argument) {
+        fputs(" \\fI", out);
+        man_text(out, argument);
+        fputs("\\fR", out);
+    }
+    fputs("\n\\&", out);
+    man_text(out, text);
+    if (fallback) {
+        fputs(" (default: ", out);
+        man_text(out, fallback);
+        fputc(')', out);
+    }
+    fputs(".\n", out);
+}
+
+void help_man(FILE *out, const char *version)
+{
+    char name[64];
+
+    fprintf(out, ".TH VIREO 1 \"\" \"vireo %s\" \"User Commands\"\n", version);
+    fputs(".SH NAME\nvireo \\- run virtual machines\n.SH SYNOPSIS\n", out);
+    for (size_t i = 0; i < help_n_commands; i++)
+        fprintf(out, ".B vireo %s\n.RI [ OPTION ...]\n.br\n", help_commands[i].name);
+    fputs(".B vireo \\-\\-version\n.SH DESCRIPTION\n"
+          "vireo runs whole, unmodified operating systems on x86-64 Linux, with or without the CPU's own "
+          "virtualization.\n"
+          "It needs no privileges.\n",
+          out);
+    for (size_t i = 0; i < help_n_commands; i++) {
+        const struct help_command *c = &help_commands[i];
+        fprintf(out, ".SH \"VIREO %s\"\nvireo %s: ", c->name, c->name);
+        man_text(out, c->summary);
+        fputs(".\nA value follows its option after a space or an equals sign.\n", out);
+        for (size_t j = 0; j < c->options->n; j++) {
+            const struct option_spec *spec = &c->options->specs[j];
+            snprintf(name, sizeof(name), "--%s", spec->name);
+            man_entry(out, name, option_argument(spec), spec->help, spec->fallback);
+        }
+    }
+    fputs(".SH CONSOLES\n", out);
+    for (size_t i = 0; i < ARRAY_SIZE(consoles); i++)
+        man_entry(out, consoles[i].name, NULL, consoles[i].help, NULL);
+    fputs(".SH KEYS\nOn a terminal, Ctrl\\-A is the way to vireo itself:\n", out);
+    man_entry(out, "Ctrl-A x", NULL, "end the VM", NULL);
+    man_entry(out, "Ctrl-A h", NULL, "list the keys", NULL);
+    man_entry(out, "Ctrl-A Ctrl-A", NULL, "send Ctrl-A to the guest", NULL);
+    fputs(".SH \"EXIT STATUS\"\n", out);
+    for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
+        man_entry(out, statuses[i].name, NULL, statuses[i].help, NULL);
+}
+
+/* Quotes are the caller's; option names and arguments hold none. */
+void help_completion(FILE *out)
+{
+    fputs("# bash completion for vireo, made from its tables of commands and options\n"
+          "_vireo()\n{\n"
+          "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} words=\n"
+          "    # bash splits --name=VALUE into three words\n"
+          "    [ \"$cur\" = = ] && cur=\n"
+          "    [ \"$prev\" = = ] && prev=${COMP_WORDS[COMP_CWORD - 2]}\n"
+          "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
+          "        words='--help --version",
+          out);
+    for (size_t i = 0; i < help_n_commands; i++)
+        fprintf(out, " %s", help_commands[i].name);
+    fputs("'\n        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n        return\n    fi\n"
+          "    case ${COMP_WORDS[1]} in\n",
+          out);
+    for (size_t i = 0; i < help_n_commands; i++) {
+        const struct option_table *options = help_commands[i].options;
+        fprintf(out, "    %s)\n        case $prev in\n", help_commands[i].name);
+        for (size_t j = 0; j < options->n; j++) {
+            const struct option_spec *spec = &options->specs[j];
+            if (spec->kind == OPTION_FILE || spec->kind == OPTION_OUTPUT)
+                fprintf(out, "        --%s) compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n",
+                        spec->name);
+            else if (spec->kind == OPTION_ENGINE || spec->kind == OPTION_CONSOLE) {
+                fprintf(out, "        --%s) words='", spec->name);
+                for (const char *p = option_argument(spec); *p; p++)
+                    if (strncmp(p, ":PATH", 5) == 0)
+                        p += 4;
+                    else
+                        fputc(*p == '|' ? ' ' : *p, out);
+                fputs("' ;;\n", out);
+            } else if (spec->kind != OPTION_FLAG) {
+                fprintf(out, "        --%s) return ;;\n", spec->name);
+            }
+        }
+        fputs("        *) words='--help", out);
+        for (size_t j = 0; j < options->n; j++)
+            fprintf(out, " --%s", options->specs[j].name);
+        fputs("' ;;\n        esac\n        ;;\n", out);
+    }
+    fputs("    esac\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _vireo vireo\n", out);
+}

@@ -1,0 +1,253 @@
+#include "cli/option.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "console/console.h"
+#include "engine/engine.h"
+
+#define MIN_RAM     MIB
+#define MAX_RAM     (512 * GIB) /* with the PCI hole, it fits what the guest can address */
+#define MAX_CPUS    16
+#define MAX_SECONDS 1000000000
+
+static const char engine_list[] = "auto"
+#define ENGINE(name) "|" #name
+#include "engine/engines.def"
+#undef ENGINE
+    ;
+
+static const char console_list[] = ""
+#define CONSOLE(name, open, arg, help) "|" #name arg
+#include "console/console.def"
+#undef CONSOLE
+    ;
+
+const char *option_argument(const struct option_spec *spec)
+{
+    switch (spec->kind) {
+    case OPTION_ENGINE:
+        return engine_list;
+    case OPTION_CONSOLE:
+        return console_list + 1; /* behind the first bar */
+    case OPTION_FLAG:
+        return NULL;
+    default:
+        return spec->argument;
+    }
+}
+
+/* Digits at *p: their value, and *p behind them; false where there are none or they are beyond 64 bits. */
+static bool take_number(const char **p, uint64_t *value)
+{
+    const char *start = *p;
+
+    *value = 0;
+    for (; isdigit((unsigned char)**p); (*p)++)
+        if (__builtin_mul_overflow(*value, 10, value) || __builtin_add_overflow(*value, (uint64_t)(**p - '0'), value))
+            return false;
+    return *p > start;
+}
+
+static int parse_size(const struct option_spec *spec, const char *text, uint64_t *bytes, struct err *err)
+{
+    static const char suffixes[] = "KMGT";
+    const char *p = text;
+
+    bool ok = take_number(&p, bytes);
+    if (ok && *p) {
+        const char *suffix = strchr(suffixes, toupper((unsigned char)*p));
+        ok = suffix && !p[1] && !__builtin_mul_overflow(*bytes, UINT64_C(1) << (10 * (suffix - suffixes + 1)), bytes);
+    }
+    if (!ok || *bytes < MIN_RAM || *bytes > MAX_RAM || *bytes % 4096)
+        return err_set(err, -EINVAL,
+                       "--%s '%.100s': accepted is a size from 1M to 512G in bytes (whole pages of 4096) or with a "
+                       "suffix K, M, G or T, such as 512M",
+                       spec->name, text);
+    return 0;
+}
+
+static int parse_count(const struct option_spec *spec, const char *text, unsigned *count, struct err *err)
+{
+    const char *p = text;
+    uint64_t n;
+
+    if (!take_number(&p, &n) || *p || n < 1 || n > MAX_CPUS)
+        return err_set(err, -EINVAL, "--%s '%.100s': accepted is a whole number from 1 to %d", spec->name, text,
+                       MAX_CPUS);
+    *count = (unsigned)n;
+    return 0;
+}
+
+/* "90" or "0.5". */
+static int parse_seconds(const struct option_spec *spec, const char *text, int64_t *ns, struct err *err)
+{
+    const char *p = text;
+    uint64_t seconds = 0;
+    int64_t fraction = 0;
+
+    bool ok = take_number(&p, &seconds) && seconds <= MAX_SECONDS;
+    if (ok && *p == '.') {
+        ok = isdigit((unsigned char)*++p);
+        for (int64_t unit = NS_PER_SEC / 10; isdigit((unsigned char)*p); p++, unit /= 10)
+            fraction += unit * (*p - '0');
+    }
+    *ns = ok ? (int64_t)seconds * NS_PER_SEC + fraction : 0;
+    if (!ok || *p || *ns == 0)
+        return err_set(err, -EINVAL, "--%s '%.100s': accepted is a number of seconds above 0 and up to %d, such as 30",
+                       spec->name, text, MAX_SECONDS);
+    return 0;
+}
+
+static int parse_engine(const struct option_spec *spec, const char *text, struct err *err)
+{
+    const char *list = engine_list;
+
+    while (*list) {
+        size_t len = strcspn(list, "|");
+        if (strlen(text) == len && memcmp(text, list, len) == 0)
+            return 0;
+        list += len + (list[len] == '|');
+    }
+    return err_set(err, -EINVAL, "--%s '%.100s': accepted is %s", spec->name, text, engine_list);
+}
+
+static int parse_value(const struct option_spec *spec, const char *text, void *values, struct err *err)
+{
+    void *at = (char *)values + spec->offset;
+    int r = 0;
+
+    switch (spec->kind) {
+    case OPTION_SIZE:
+        return parse_size(spec, text, at, err);
+    case OPTION_COUNT:
+        return parse_count(spec, text, at, err);
+    case OPTION_SECONDS:
+        return parse_seconds(spec, text, at, err);
+    case OPTION_FLAG:
+        *(bool *)at = true;
+        return 0;
+    case OPTION_FILE:
+    case OPTION_OUTPUT:
+        if (!*text)
+            r = err_set(err, -EINVAL, "--%s '': accepted is the path of a file", spec->name);
+        break;
+    case OPTION_CONSOLE:
+        r = console_check(text, NULL);
+        if (r < 0)
+            err_set(err, r, "--%s '%.100s': accepted is %s", spec->name, text, option_argument(spec));
+        break;
+    case OPTION_ENGINE:
+        r = parse_engine(spec, text, err);
+        break;
+    case OPTION_TEXT:
+        break;
+    }
+    if (r == 0)
+        *(const char **)at = text;
+    return r;
+}
+
+static const struct option_spec *find(const struct option_table *table, const char *name, size_t len)
+{
+    for (size_t i = 0; i < table->n; i++)
+        if (strlen(table->specs[i].name) == len && memcmp(table->specs[i].name, name, len) == 0)
+            return &table->specs[i];
+    return NULL;
+}
+
+static int unknown(const struct option_table *table, const char *name, size_t len, struct err *err)
+{
+    const char *names[32];
+    char word[64];
+
+    snprintf(word, sizeof(word), "%.*s", (int)(len < sizeof(word) ? len : sizeof(word) - 1), name);
+    size_t n = table->n < ARRAY_SIZE(names) ? table->n : ARRAY_SIZE(names);
+    for (size_t i = 0; i < n; i++)
+        names[i] = table->specs[i].name;
+    const char *near = option_nearest(word, names, n);
+    if (near)
+        return err_set(err, -EINVAL, "--%s: no such option; did you mean --%s?", word, near);
+    return err_set(err, -EINVAL, "--%s: no such option; --help lists them", word);
+}
+
+int option_parse(const struct option_table *table, int argc, char **argv, void *values, bool *help, struct err *err)
+{
+    *help = false;
+    for (int i = 0; i < argc; i++)
+        *help |= strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
+    if (*help)
+        return 0;
+    for (size_t i = 0; i < table->n; i++) {
+        int r = table->specs[i].fallback ? parse_value(&table->specs[i], table->specs[i].fallback, values, err) : 0;
+        if (r < 0)
+            return r;
+    }
+    for (int i = 0; i < argc; i++) {
+        const char *word = argv[i];
+        if (strncmp(word, "--", 2) != 0 || !word[2])
+            return err_set(err, -EINVAL, "'%.100s': accepted are options, which begin with --; --help lists them",
+                           word);
+        const char *name = word + 2, *equals = strchr(name, '=');
+        size_t len = equals ? (size_t)(equals - name) : strlen(name);
+        const struct option_spec *spec = find(table, name, len);
+        if (!spec)
+            return unknown(table, name, len, err);
+        bool flag = spec->kind == OPTION_FLAG;
+        if (flag && equals)
+            return err_set(err, -EINVAL, "--%s '%.100s': the option takes no value", spec->name, equals + 1);
+        if (!flag && !equals && i + 1 == argc)
+            return err_set(err, -EINVAL, "--%s: the value is missing; accepted is %s", spec->name,
+                           option_argument(spec));
+        const char *text = equals ? equals + 1 : flag ? NULL : argv[++i];
+        int r = parse_value(spec, text, values, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* How many letters must be put in, taken out, changed or swapped with their neighbour; words beyond 31 letters are far from all. */
+static unsigned distance(const char *a, const char *b)
+{
+    unsigned row[3][32];
+    size_t n = strlen(a), m = strlen(b);
+
+    if (n > 31 || m > 31)
+        return 32;
+    for (size_t j = 0; j <= m; j++)
+        row[0][j] = (unsigned)j;
+    for (size_t i = 1; i <= n; i++) {
+        unsigned *now = row[i % 3], *above = row[(i + 2) % 3], *above2 = row[(i + 1) % 3];
+        now[0] = (unsigned)i;
+        for (size_t j = 1; j <= m; j++) {
+            unsigned best = above[j - 1] + (a[i - 1] != b[j - 1]);
+            best = above[j] + 1 < best ? above[j] + 1 : best;
+            best = now[j - 1] + 1 < best ? now[j - 1] + 1 : best;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && above2[j - 2] + 1 < best)
+                best = above2[j - 2] + 1;
+            now[j] = best;
+        }
+    }
+    return row[n % 3][m];
+}
+
+const char *option_nearest(const char *word, const char *const *names, size_t n)
+{
+    const char *nearest = NULL;
+    unsigned best = 3; /* two slips at most */
+
+    for (size_t i = 0; i < n; i++) {
+        unsigned d = distance(word, names[i]);
+        if (d < best && d < strlen(names[i]) - 1) {
+            best = d;
+            nearest = names[i];
+        }
+    }
+    /* Or the start of one, long enough to mean it. */
+    for (size_t i = 0; i < n && !nearest; i++)
+        if (strlen(word) >= 3 && strncmp(word, names[i], strlen(word)) == 0)
+            nearest = names[i];
+    return nearest;
+}

@@ -1,0 +1,62 @@
+/*
+ * Command-line options from a table: the kinds there are, how their values are read, and the parser. Pure: nothing is opened, and
+ * there is no state.
+ */
+#ifndef CLI_OPTION_H
+#define CLI_OPTION_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+/* Each kind's C type follows; the parser stores one of those. */
+enum option_kind {
+    OPTION_TEXT,
+    OPTION_ENGINE,
+    OPTION_FILE,    /* a path to read */
+    OPTION_OUTPUT,  /* a path to write */
+    OPTION_CONSOLE, /* as console_check() takes it */
+    OPTION_SIZE,    /* bytes of guest RAM */
+    OPTION_COUNT,   /* of vCPUs */
+    OPTION_SECONDS, /* given in seconds, kept in nanoseconds */
+    OPTION_FLAG,    /* takes no value */
+};
+
+#define OPTION_TYPE_TEXT    const char *
+#define OPTION_TYPE_ENGINE  const char *
+#define OPTION_TYPE_FILE    const char *
+#define OPTION_TYPE_OUTPUT  const char *
+#define OPTION_TYPE_CONSOLE const char *
+#define OPTION_TYPE_SIZE    uint64_t
+#define OPTION_TYPE_COUNT   unsigned
+#define OPTION_TYPE_SECONDS int64_t
+#define OPTION_TYPE_FLAG    bool
+
+struct option_spec {
+    const char *name; /* without the dashes */
+    enum option_kind kind;
+    const char *argument; /* see option_argument(); NULL where the kind says it */
+    const char *fallback; /* the value where none is given, or NULL */
+    const char *help;
+    size_t offset; /* of the value in the command's own struct */
+};
+
+struct option_table {
+    const struct option_spec *specs;
+    size_t n;
+};
+
+/* What --help calls the option's value, such as "FILE" or "auto|interp"; NULL for a flag. */
+const char *option_argument(const struct option_spec *spec);
+
+/*
+ * Reads argv into `values`, the command's struct; defaults first. Takes "--name VALUE" and "--name=VALUE"; the last of several counts.
+ * *help: --help was among them, and the rest does not matter. -EINVAL, with a message, for wrong use.
+ */
+int option_parse(const struct option_table *table, int argc, char **argv, void *values, bool *help,
+                 struct err *err) MUST_CHECK;
+
+/* The name in `names` that `word` is most likely a slip of, or NULL when none is near. */
+const char *option_nearest(const char *word, const char *const *names, size_t n);
+
+#endif

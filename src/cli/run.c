@@ -1,0 +1,296 @@
+/*
+ * `vireo run`: a machine from the command line, run until it ends, and its end as an exit status.
+ *
+ * Threads: this is the thread of the VM's loop. SIGTERM, SIGHUP, SIGINT and SIGQUIT come through a signalfd on it; they are
+ * blocked before any other thread starts.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/default_guest.h"
+#include "cli/help.h"
+#include "cli/outfile.h"
+#include "cli/run_options.h"
+#include "cli/stats.h"
+#include "console/console.h"
+#include "machine/machine.h"
+
+static const int ending_signals[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
+
+struct run {
+    struct machine *machine;
+    struct console_hooks hooks;
+    sigset_t blocked;
+    struct loop_fd signals;
+    int signal; /* that ended the VM, or 0 */
+};
+
+/* ---- what ends a VM from outside: keys, a lost console, signals ---- */
+
+static void on_quit(void *opaque)
+{
+    struct run *run = opaque;
+    vm_end(&run->machine->vm, VM_END_QUIT, 0);
+}
+
+static void on_console_lost(void *opaque, const char *reason)
+{
+    struct run *run = opaque;
+
+    log_error("%s", reason);
+    vm_end(&run->machine->vm, VM_END_FAIL, 0);
+}
+
+static void on_notice(void *opaque, const char *line)
+{
+    puts(line);
+    fflush(stdout);
+}
+
+/* Ends the VM; a second signal ends the process at once, should the first not do. */
+static void on_signal(void *opaque, uint32_t events)
+{
+    struct run *run = opaque;
+    struct signalfd_siginfo info;
+
+    if (read(run->signals.fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    run->signal = (int)info.ssi_signo;
+    vm_end(&run->machine->vm, VM_END_QUIT, 0);
+    pthread_sigmask(SIG_UNBLOCK, &run->blocked, NULL);
+}
+
+/* Signals that whoever started vireo ignores (nohup) stay ignored. */
+static void block_signals(struct run *run)
+{
+    struct sigaction action;
+
+    sigemptyset(&run->blocked);
+    for (size_t i = 0; i < ARRAY_SIZE(ending_signals); i++)
+        if (sigaction(ending_signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+            sigaddset(&run->blocked, ending_signals[i]);
+    pthread_sigmask(SIG_BLOCK, &run->blocked, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a console or file nobody reads is an error where it is written */
+}
+
+static int watch_signals(struct run *run, struct err *err)
+{
+    int r;
+
+    run->signals = (struct loop_fd){.fn = on_signal, .opaque = run};
+    run->signals.fd = signalfd(-1, &run->blocked, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (run->signals.fd < 0)
+        return err_set(err, -errno, "signals: %s", strerror(errno));
+    r = loop_fd_add(run->machine->vm.loop, &run->signals, EPOLLIN);
+    if (r < 0) {
+        close(run->signals.fd);
+        return err_set(err, r, "signals: %s", strerror(-r));
+    }
+    return 0;
+}
+
+/* ---- from options to a machine ---- */
+
+/* What is left open is closed by machine_close(). */
+static int open_machine(struct run *run, const struct machine_conf *conf, const char *console, struct err *err)
+{
+    struct chardev *dev;
+    int r = machine_open(&run->machine, conf, err);
+
+    if (r < 0)
+        return r;
+    r = console_open(&dev, console, run->machine->vm.loop, &run->hooks, err);
+    if (r < 0)
+        goto close_machine;
+    machine_connect_console(run->machine, dev);
+    r = watch_signals(run, err);
+    if (r < 0)
+        goto close_machine;
+    return 0;
+
+close_machine:
+    machine_close(run->machine);
+    run->machine = NULL;
+    return r;
+}
+
+/* What is left to say when the machine is closed and the terminal restored. */
+struct outcome {
+    int status;
+    char line[128];       /* why it is no success, or "" */
+    char registers[4096]; /* of a CPU that crashed, or "" */
+    char *stats;          /* JSON, or NULL */
+};
+
+static void judge(const struct vm *vm, struct outcome *o)
+{
+    const char *line = "";
+
+    switch (vm->end) {
+    case VM_END_OFF:
+    case VM_END_QUIT:
+        o->status = STATUS_OK;
+        break;
+    case VM_END_DEBUG:
+        o->status = (vm->end_status << 1 | 1) & 0xff;
+        break;
+    case VM_END_RESET:
+        o->status = STATUS_GUEST;
+        line = "the guest reset, and --no-reboot was given";
+        break;
+    case VM_END_CRASH:
+        o->status = STATUS_GUEST;
+        line = "the guest crashed";
+        break;
+    case VM_END_TIMEOUT:
+        o->status = STATUS_TIMEOUT;
+        line = "the time of --timeout is up";
+        break;
+    default:
+        o->status = STATUS_FAILED; /* whoever failed has said why */
+        break;
+    }
+    snprintf(o->line, sizeof(o->line), "%s", line);
+    if (vm->end == VM_END_CRASH && vm->crashed) {
+        snprintf(o->line, sizeof(o->line), "the guest crashed: triple fault on CPU %u", vm->crashed->index);
+        x86_state_print(&vm->crash_state, o->registers, sizeof(o->registers));
+    }
+}
+
+/* Runs the machine to its end and closes it; -errno where it could not start. */
+static int run_machine(struct run *run, bool want_stats, struct outcome *o, struct err *err)
+{
+    struct vm *vm = &run->machine->vm;
+    int r = vm_run(vm, err);
+
+    if (r == 0) {
+        judge(vm, o);
+        if (want_stats)
+            o->stats = stats_json(vm, o->status);
+    }
+    loop_fd_remove(vm->loop, &run->signals);
+    close(run->signals.fd);
+    machine_close(run->machine);
+    run->machine = NULL;
+    return r;
+}
+
+/* A process that a signal ended says so to its parent, now that everything is in order. */
+static void die_of(int signo)
+{
+    sigset_t one;
+
+    sigemptyset(&one);
+    sigaddset(&one, signo);
+    signal(signo, SIG_DFL);
+    raise(signo);
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}
+
+/* The options as the machine takes them. `guest` and `append` hold what the result points to. */
+static int configure(const struct run_options *o, struct machine_conf *conf, struct default_guest *guest, char **append,
+                     struct err *err)
+{
+    *conf = (struct machine_conf){
+        .engine = engine_find(o->engine, err),
+        .kernel = o->kernel,
+        .initrd = o->initrd,
+        .append = o->append,
+        .ram_size = o->memory,
+        .n_cpus = o->cpus,
+        .debug_exit = o->debug_exit,
+        .no_reboot = o->no_reboot,
+        .timeout_ns = o->timeout,
+    };
+    if (!conf->engine)
+        return -EAGAIN; /* its name is right: the host cannot run it */
+    if (o->kernel)
+        return 0;
+    int r = default_guest_find(guest, err);
+    if (r < 0)
+        return r;
+    conf->kernel = guest->kernel;
+    if (!o->initrd)
+        conf->initrd = guest->initrd;
+    if (asprintf(append, "%s%s%s", DEFAULT_GUEST_APPEND, o->append ? " " : "", o->append ? o->append : "") < 0) {
+        *append = NULL;
+        return err_set(err, -ENOMEM, "out of memory");
+    }
+    conf->append = *append;
+    return 0;
+}
+
+/* Everything from the options to the outcome; -errno, and what is wrong, where the guest did not get to run. */
+static int run_options(struct run *run, const struct run_options *options, struct outcome *o, struct err *err)
+{
+    struct default_guest guest;
+    struct machine_conf conf;
+    struct outfile stats = {.fd = -1};
+    char *append = NULL;
+    int r = configure(options, &conf, &guest, &append, err);
+
+    if (r < 0)
+        goto free_append;
+    if (options->stats) {
+        r = outfile_open(&stats, options->stats, err);
+        if (r < 0) {
+            err_prefix(err, "--stats");
+            goto free_append;
+        }
+    }
+    r = open_machine(run, &conf, options->console, err);
+    if (r < 0)
+        goto close_stats;
+    r = run_machine(run, options->stats != NULL, o, err);
+    if (r < 0)
+        goto close_stats;
+    if (*o->line)
+        log_error("%s", o->line);
+    if (*o->registers)
+        fprintf(stderr, "%s\n", o->registers);
+    if (options->stats) {
+        struct err stats_err = {"out of memory"};
+        int written = o->stats ? outfile_commit(&stats, o->stats, strlen(o->stats), &stats_err) : -ENOMEM;
+        if (written < 0) {
+            log_error("--stats: %s", stats_err.msg);
+            o->status = STATUS_FAILED;
+        }
+    }
+
+close_stats:
+    outfile_close(&stats);
+free_append:
+    free(o->stats);
+    free(append);
+    return r;
+}
+
+int command_run(int argc, char **argv)
+{
+    struct run_options options = {0};
+    struct run run = {0};
+    struct outcome outcome = {0};
+    struct err err;
+    bool help;
+    int r = option_parse(&run_option_table, argc, argv, &options, &help, &err);
+
+    if (r < 0)
+        return command_fail(r, &err);
+    if (help) {
+        help_command(stdout, "run");
+        return STATUS_OK;
+    }
+    run.hooks = (struct console_hooks){.quit = on_quit, .fail = on_console_lost, .notice = on_notice, .opaque = &run};
+    block_signals(&run);
+    r = run_options(&run, &options, &outcome, &err);
+    if (run.signal)
+        die_of(run.signal);
+    return r < 0 ? command_fail(r, &err) : outcome.status;
+}

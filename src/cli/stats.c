@@ -1,0 +1,112 @@
+#include "cli/stats.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "commit.h"
+
+static const char *const end_names[] = {
+    [VM_RUNNING] = "running", [VM_END_OFF] = "off",         [VM_END_RESET] = "reset", [VM_END_CRASH] = "crash",
+    [VM_END_DEBUG] = "debug", [VM_END_TIMEOUT] = "timeout", [VM_END_QUIT] = "quit",   [VM_END_FAIL] = "fail",
+};
+
+static void put(json_t *object, const char *key, uint64_t value)
+{
+    json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+static json_t *exits(const uint64_t counts[ENGINE_N_EXITS])
+{
+    json_t *object = json_object();
+
+    for (int i = 0; i < ENGINE_N_EXITS; i++)
+        put(object, engine_exit_names[i], counts[i]);
+    return object;
+}
+
+/* Where a vCPU's time went: in the guest's instructions, in devices, waiting in HLT. */
+static json_t *time_of(int64_t run_ns, int64_t device_ns, int64_t halted_ns)
+{
+    json_t *object = json_object();
+
+    put(object, "guest", (uint64_t)(run_ns > device_ns ? run_ns - device_ns : 0));
+    put(object, "device", (uint64_t)device_ns);
+    put(object, "halted", (uint64_t)halted_ns);
+    return object;
+}
+
+static json_t *vcpus(const struct vm *vm)
+{
+    json_t *array = json_array();
+
+    for (unsigned i = 0; i < vm->conf.n_vcpus; i++) {
+        const struct vcpu *vcpu = vm->vcpus[i];
+        json_t *object = json_object();
+        put(object, "instructions", vcpu->stats.instructions);
+        json_object_set_new(object, "exits", exits(vcpu->stats.exits));
+        json_object_set_new(object, "time_ns", time_of(vcpu->run_ns, vcpu->stats.device_ns, vcpu->halted_ns));
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
+/* A line of /proc/self/status, such as "VmHWM:   1234 kB", in bytes. */
+static uint64_t process_bytes(const char *field)
+{
+    char line[256];
+    unsigned long long kib, found = 0;
+    FILE *status = fopen("/proc/self/status", "re");
+
+    if (!status)
+        return 0;
+    while (fgets(line, sizeof(line), status))
+        if (strncmp(line, field, strlen(field)) == 0 && sscanf(line + strlen(field), ": %llu kB", &kib) == 1)
+            found = kib * KIB;
+    fclose(status);
+    return found;
+}
+
+/* peak: the whole process, guest pages included; guest: pages of guest RAM backed at the end; own: not shared, not guest's. */
+static json_t *memory(const struct vm *vm)
+{
+    json_t *object = json_object();
+
+    put(object, "peak", process_bytes("VmHWM"));
+    put(object, "guest", ram_resident(&vm->ram));
+    put(object, "own", process_bytes("RssAnon"));
+    put(object, "files", process_bytes("RssFile"));
+    return object;
+}
+
+char *stats_json(struct vm *vm, int status)
+{
+    uint64_t counts[ENGINE_N_EXITS] = {0}, instructions = 0;
+    int64_t run_ns = 0, device_ns = 0, halted_ns = 0;
+    json_t *root = json_object();
+
+    for (unsigned i = 0; i < vm->conf.n_vcpus; i++) {
+        const struct vcpu *vcpu = vm->vcpus[i];
+        for (int j = 0; j < ENGINE_N_EXITS; j++)
+            counts[j] += vcpu->stats.exits[j];
+        instructions += vcpu->stats.instructions;
+        run_ns += vcpu->run_ns;
+        device_ns += vcpu->stats.device_ns;
+        halted_ns += vcpu->halted_ns;
+    }
+    json_object_set_new(root, "vireo", json_string(VIREO_VERSION));
+    json_object_set_new(root, "engine", json_string(vm->conf.engine->name));
+    put(root, "cpus", vm->conf.n_vcpus);
+    put(root, "ram", vm->conf.ram_size);
+    json_object_set_new(root, "end", json_string(end_names[vm->end]));
+    put(root, "status", (uint64_t)status);
+    put(root, "wall_ns", (uint64_t)(vm->ended_ns - vm->started_ns));
+    put(root, "instructions", instructions);
+    json_object_set_new(root, "exits", exits(counts));
+    json_object_set_new(root, "time_ns", time_of(run_ns, device_ns, halted_ns));
+    json_object_set_new(root, "memory_bytes", memory(vm));
+    json_object_set_new(root, "vcpus", vcpus(vm));
+    char *text = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    return text;
+}
