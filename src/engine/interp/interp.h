@@ -98,6 +98,13 @@ struct interp {
     } tlb_large[2];
 
     struct code_cache *code;
+    const struct code_block *block; /* current; its instructions before `end` run, and are in n_insn already */
+    const struct insn *end;
+    _Atomic bool running;       /* inside run(): obeys code_mark()'s requests */
+    _Atomic bool code_request;  /* from another vCPU: see code.h */
+    _Atomic uint64_t code_seen; /* the last request obeyed */
+    bool bus_locked;            /* holds the engine's bus lock */
+    uint32_t pin_mask;          /* pins that matter in the current state */
     struct engine *engine;
     struct engine_vcpu_conf conf;
 

@@ -1,0 +1,417 @@
+/* See code.h. */
+#include "engine/interp/code.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine/interp/interp_engine.h"
+#include "engine/interp/mmu.h"
+
+#define ARENA_SIZE  (12 * MIB)
+#define N_BUCKETS   16384
+#define CODE_REAL   0x10 /* in code_block.mode */
+#define SRC_MAX     (CODE_BLOCK_INSNS * X86_INSN_MAX)
+#define BLOCK_MAX   (sizeof(struct code_block) + CODE_BLOCK_INSNS * sizeof(struct insn) + SRC_MAX + 16)
+#define PAGE_OFFSET (RAM_PAGE_SIZE - 1)
+
+struct code_cache {
+    uint8_t *arena;
+    size_t used;
+    uint64_t flushes;
+    struct code_block *buckets[N_BUCKETS];
+    union { /* for code that is not to be kept */
+        struct code_block scratch;
+        uint8_t scratch_room[sizeof(struct code_block) + sizeof(struct insn)];
+    };
+};
+
+int code_open(struct interp *c)
+{
+    struct code_cache *cache = calloc(1, sizeof(*cache));
+
+    if (!cache)
+        return -ENOMEM;
+    cache->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (cache->arena == MAP_FAILED) {
+        free(cache);
+        return -ENOMEM;
+    }
+    c->code = cache;
+    return 0;
+}
+
+void code_close(struct interp *c)
+{
+    munmap(c->code->arena, ARENA_SIZE);
+    free(c->code);
+    c->code = NULL;
+}
+
+void code_flush(struct interp *c)
+{
+    memset(c->code->buckets, 0, sizeof(c->code->buckets));
+    c->code->used = 0;
+    c->code->flushes++;
+}
+
+static struct code_block **bucket(struct code_cache *cache, uint64_t gpa, uint8_t mode)
+{
+    return &cache->buckets[((gpa ^ mode) * UINT64_C(0x9e3779b97f4a7c15)) >> 50];
+}
+
+static uint8_t current_mode(const struct interp *c)
+{
+    bool real = c->code_size != 8 && (!(c->st.cr0 & X86_CR0_PE) || (c->st.rflags & X86_FLAG_VM));
+    return (uint8_t)(c->code_size | (real ? CODE_REAL : 0));
+}
+
+static uint64_t linear_rip(const struct interp *c)
+{
+    return c->code_size == 8 ? c->st.rip : (uint32_t)(c->st.seg[X86_CS].base + c->st.rip);
+}
+
+/* Bytes that the code segment's limit lets one fetch from RIP on. */
+static uint64_t limit_left(const struct interp *c)
+{
+    uint64_t limit = c->st.seg[X86_CS].limit;
+    if (c->code_size == 8)
+        return UINT64_MAX;
+    return c->st.rip <= limit ? limit - c->st.rip + 1 : 0;
+}
+
+/* ---- requests between vCPUs ---- */
+
+void code_answer(struct interp *c)
+{
+    struct engine *engine = c->engine;
+
+    atomic_store(&c->code_request, false);
+    uint64_t epoch = atomic_load(&engine->code_epoch);
+    if (epoch == atomic_load(&c->code_seen))
+        return;
+    mmu_drop_write(c, engine->code_gpa);
+    atomic_store(&c->code_seen, epoch);
+}
+
+void code_enter(struct interp *c)
+{
+    atomic_store(&c->running, true);
+    uint64_t epoch = atomic_load(&c->engine->code_epoch);
+    if (epoch == atomic_load(&c->code_seen))
+        return;
+    mmu_flush_all(c); /* it may have missed several requests */
+    atomic_store(&c->code_seen, epoch);
+}
+
+void code_leave(struct interp *c)
+{
+    atomic_store(&c->running, false);
+}
+
+static void wait_for(struct interp *v, uint64_t epoch)
+{
+    for (unsigned spins = 0; atomic_load(&v->running) && atomic_load(&v->code_seen) != epoch; spins++) {
+        if (spins < 1000)
+            __builtin_ia32_pause();
+        else
+            sched_yield();
+    }
+}
+
+/* Sees to it that every store to the page moves its code_version on. */
+static void code_mark(struct interp *c, const uint8_t *host, uint64_t gpa)
+{
+    struct engine *engine = c->engine;
+    _Atomic uint8_t *flags = &engine->ram->page_flags[ram_page(engine->ram, host)];
+
+    if (LIKELY(atomic_load(flags) & RAM_PAGE_CODE))
+        return;
+    while (pthread_mutex_trylock(&engine->code_lock) != 0) {
+        code_answer(c);
+        sched_yield();
+    }
+    code_answer(c);
+    atomic_fetch_or(flags, RAM_PAGE_CODE);
+    engine->code_gpa = align_down(gpa, RAM_PAGE_SIZE);
+    uint64_t epoch = atomic_fetch_add(&engine->code_epoch, 1) + 1;
+    for (unsigned i = 0; i < engine->n_vcpus; i++) {
+        if (engine->vcpus[i] && engine->vcpus[i] != c)
+            atomic_store(&engine->vcpus[i]->code_request, true);
+    }
+    mmu_drop_write(c, gpa);
+    atomic_store(&c->code_seen, epoch);
+    for (unsigned i = 0; i < engine->n_vcpus; i++) {
+        if (engine->vcpus[i] && engine->vcpus[i] != c)
+            wait_for(engine->vcpus[i], epoch);
+    }
+    pthread_mutex_unlock(&engine->code_lock);
+}
+
+/* ---- building ---- */
+
+/* Where a block is made: its instructions' bytes, as far as they may be read. */
+struct source {
+    const uint8_t *bytes;
+    size_t avail;
+};
+
+static void insn_raise(struct insn *in, interp_fn fn)
+{
+    uint16_t off = in->off;
+    memset(in, 0, sizeof(*in));
+    in->fn = fn;
+    in->off = off;
+    in->len = 1;
+    in->base = in->index = in->seg_base = INTERP_ZERO;
+}
+
+static enum x86_decode decode_one(struct interp *c, struct insn *in, uint8_t mode, const uint8_t *bytes, size_t avail,
+                                  enum bind_end *end)
+{
+    struct x86_insn xi;
+    enum x86_decode result = x86_decode(&xi, mode & ~CODE_REAL, mode & CODE_REAL, bytes, avail);
+
+    *end = BIND_STOPS;
+    if (result == X86_DECODE_OK) {
+        bind_insn(&c->engine->map, in, &xi, c->conf.cpuid);
+        *end = in->fn == op_ud ? BIND_STOPS : bind_end(&xi);
+    } else if (result != X86_DECODE_MORE) {
+        insn_raise(in, result == X86_DECODE_UD ? op_ud : op_gp);
+    }
+    return result;
+}
+
+/* Decodes from `source` into block; at least one instruction, or returns false: the first one needs more bytes. */
+static bool fill(struct interp *c, struct code_block *block, const struct source *source)
+{
+    enum bind_end end = BIND_CONTINUES;
+    size_t at = 0;
+
+    block->n = 0;
+    block->src_len = 0;
+    while (block->n < CODE_BLOCK_INSNS && at < source->avail && end == BIND_CONTINUES) {
+        struct insn *in = &block->insn[block->n];
+        size_t avail = source->avail - at < X86_INSN_MAX ? source->avail - at : X86_INSN_MAX;
+        in->off = (uint16_t)at;
+        enum x86_decode result = decode_one(c, in, block->mode, source->bytes + at, avail, &end);
+        if (result == X86_DECODE_MORE) {
+            end = BIND_CONTINUES;
+            break;
+        }
+        block->n++;
+        block->src_len = (uint16_t)(at + (result == X86_DECODE_OK ? in->len : avail));
+        at += in->len;
+    }
+    block->len = (uint16_t)at;
+    block->chains = end != BIND_STOPS;
+    return block->n > 0;
+}
+
+/*
+ * One instruction that is not kept: at the end of a segment, across pages without RAM, or out of ROM. Reads its bytes one at a time,
+ * as far as it needs them.
+ */
+static struct code_block *single(struct interp *c, uint64_t lin)
+{
+    struct code_block *block = &c->code->scratch;
+    uint64_t allowed = limit_left(c);
+    uint8_t bytes[X86_INSN_MAX];
+    size_t n = 0;
+    enum x86_decode result;
+    enum bind_end end;
+
+    memset(block, 0, sizeof(c->code->scratch_room));
+    block->mode = current_mode(c);
+    do {
+        uint64_t gpa, at = c->code_size == 8 ? lin + n : (uint32_t)(lin + n);
+        if (n >= allowed)
+            interp_raise_error(c, X86_GP, 0);
+        const uint8_t *host = mmu_fetch(c, at, &gpa);
+        bytes[n++] = host ? __atomic_load_n(host, __ATOMIC_RELAXED) : mmu_fetch_byte(c, gpa);
+        result = decode_one(c, &block->insn[0], block->mode, bytes, n, &end);
+    } while (result == X86_DECODE_MORE);
+    block->n = 1;
+    block->len = block->insn[0].len;
+    return block;
+}
+
+/* Room for a block of any size, which commit() then cuts down. */
+static struct code_block *allocate(struct interp *c)
+{
+    struct code_cache *cache = c->code;
+    if (ARENA_SIZE - cache->used < BLOCK_MAX)
+        code_flush(c);
+    return (struct code_block *)(cache->arena + cache->used);
+}
+
+static void commit(struct interp *c, struct code_block *block, const uint8_t *bytes, size_t n)
+{
+    struct code_block **head = bucket(c->code, block->gpa, block->mode);
+    uint8_t *src = (uint8_t *)&block->insn[block->n];
+
+    memcpy(src, bytes, n);
+    block->src = src;
+    block->next = *head;
+    *head = block;
+    c->code->used = align_up((uint64_t)(src + n - c->code->arena), 64);
+}
+
+/* The first instruction crosses into the next page. Raises the faults of that page. */
+static struct code_block *build_crossing(struct interp *c, struct code_block *block, uint64_t lin)
+{
+    size_t first = RAM_PAGE_SIZE - (lin & PAGE_OFFSET);
+    uint64_t lin2 = c->code_size == 8 ? lin + first : (uint32_t)(lin + first);
+    uint8_t bytes[2 * X86_INSN_MAX];
+    uint64_t gpa2;
+    const uint8_t *host2 = mmu_fetch(c, lin2, &gpa2);
+
+    if (!host2)
+        return single(c, lin);
+    code_mark(c, host2, gpa2);
+    memcpy(bytes, block->host, first);
+    memcpy(bytes + first, host2, X86_INSN_MAX);
+    enum bind_end end;
+    block->insn[0].off = 0;
+    enum x86_decode result = decode_one(c, &block->insn[0], block->mode, bytes, X86_INSN_MAX, &end);
+    if (result == X86_DECODE_MORE)
+        return single(c, lin);
+    block->n = 1;
+    block->len = block->insn[0].len;
+    block->chains = end != BIND_STOPS;
+    block->crosses = true;
+    block->gpa2 = gpa2;
+    block->src_len = (uint16_t)first;
+    commit(c, block, bytes, X86_INSN_MAX);
+    return block;
+}
+
+static struct code_block *build(struct interp *c, uint64_t lin, uint64_t gpa, const uint8_t *host)
+{
+    const struct ram *ram = c->conf.ram;
+    uint64_t left = RAM_PAGE_SIZE - (lin & PAGE_OFFSET), allowed = limit_left(c);
+    struct source source;
+    struct code_block *block;
+
+    if (allowed < left + X86_INSN_MAX)
+        return single(c, lin);
+    code_mark(c, host, gpa);
+    block = allocate(c);
+    memset(block, 0, sizeof(*block));
+    block->gpa = gpa;
+    block->host = host;
+    block->mode = current_mode(c);
+    block->version = &ram->code_version[ram_page(ram, host)];
+    block->version_seen = atomic_load_explicit(block->version, memory_order_acquire);
+    /* From a copy: another CPU may be writing, and what is remembered must be what was decoded. */
+    uint8_t bytes[SRC_MAX];
+    source.avail = left < SRC_MAX ? left : SRC_MAX;
+    memcpy(bytes, host, source.avail);
+    source.bytes = bytes;
+    if (!fill(c, block, &source))
+        return build_crossing(c, block, lin);
+    commit(c, block, bytes, block->src_len);
+    return block;
+}
+
+/* ---- finding ---- */
+
+/* The bytes of its first page are those it was made from. */
+static bool fresh(struct code_block *block)
+{
+    uint32_t version = atomic_load_explicit(block->version, memory_order_acquire);
+
+    if (LIKELY(version == block->version_seen))
+        return true;
+    if (memcmp(block->host, block->src, block->src_len) != 0)
+        return false;
+    block->version_seen = version;
+    return true;
+}
+
+/* The same for the second page of a crossing block; raises its faults. */
+static bool fresh_crossing(struct interp *c, const struct code_block *block, uint64_t lin)
+{
+    uint64_t gpa2, lin2 = lin + block->src_len;
+    const uint8_t *host2 = mmu_fetch(c, c->code_size == 8 ? lin2 : (uint32_t)lin2, &gpa2);
+    size_t n = (size_t)(block->len > block->src_len ? block->len - block->src_len : X86_INSN_MAX - block->src_len);
+
+    return host2 && gpa2 == block->gpa2 && memcmp(host2, block->src + block->src_len, n) == 0;
+}
+
+static bool within_limit(const struct interp *c, const struct code_block *block)
+{
+    return c->code_size == 8 || limit_left(c) >= (uint64_t)block->len + X86_INSN_MAX;
+}
+
+static void forget(struct interp *c, const struct code_block *block)
+{
+    struct code_block **link = bucket(c->code, block->gpa, block->mode);
+
+    while (*link && *link != block)
+        link = &(*link)->next;
+    if (*link)
+        *link = block->next;
+}
+
+struct code_block *code_find(struct interp *c)
+{
+    uint64_t gpa, lin = linear_rip(c);
+    uint8_t mode = current_mode(c);
+    struct code_block *block;
+
+    c->cur = NULL;
+    if (UNLIKELY(!limit_left(c)))
+        interp_raise_error(c, X86_GP, 0);
+    const uint8_t *host = mmu_fetch(c, lin, &gpa);
+    if (UNLIKELY(!host))
+        return single(c, lin);
+    for (block = *bucket(c->code, gpa, mode); block; block = block->next) {
+        if (block->gpa == gpa && block->mode == mode)
+            break;
+    }
+    if (!block)
+        return build(c, lin, gpa, host);
+    if (UNLIKELY(!within_limit(c, block)))
+        return single(c, lin);
+    if (LIKELY(fresh(block)) && (!block->crosses || fresh_crossing(c, block, lin)))
+        return block;
+    forget(c, block);
+    return build(c, lin, gpa, host);
+}
+
+struct code_block *code_follow(struct interp *c, struct code_block *prev)
+{
+    uint64_t lin = linear_rip(c);
+    uint64_t from = c->code_size == 8 ? c->block_rip : (uint32_t)(c->st.seg[X86_CS].base + c->block_rip);
+    uint16_t at = (uint16_t)(lin & PAGE_OFFSET);
+    struct code_block *block;
+
+    if (((lin ^ from) & ~PAGE_OFFSET) || prev == &c->code->scratch)
+        return code_find(c);
+    for (unsigned i = 0; i < ARRAY_SIZE(prev->link); i++) {
+        block = prev->link[i];
+        if (block && prev->link_at[i] == at && LIKELY(fresh(block)) && LIKELY(within_limit(c, block)))
+            return block;
+    }
+    uint64_t flushes = c->code->flushes;
+    block = code_find(c);
+    if (block != &c->code->scratch && !block->crosses && flushes == c->code->flushes) {
+        prev->link[prev->next_link] = block;
+        prev->link_at[prev->next_link] = at;
+        prev->next_link ^= 1;
+    }
+    return block;
+}
+
+void code_stop_block(struct interp *c)
+{
+    const struct insn *after = c->cur ? c->cur + 1 : c->end;
+
+    if (after >= c->end)
+        return;
+    c->n_insn -= (uint64_t)(c->end - after);
+    c->end = after;
+    c->st.rip = interp_next_rip(c, c->cur);
+}

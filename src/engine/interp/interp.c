@@ -1,0 +1,307 @@
+/*
+ * The reference engine's outside and its run loop: blocks of decoded instructions one after another, and between them a look at
+ * what the rest of the machine wants.
+ *
+ * Threads: all for the vCPU's own thread, but interp_kick() (any) and the bus lock (shared by the vCPUs of an engine).
+ */
+#include "engine/interp/interp_engine.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include "engine/interp/code.h"
+#include "engine/interp/fault.h"
+#include "engine/interp/mmu.h"
+
+struct engine_vcpu {
+    struct interp interp;
+};
+
+/* ---- the bus lock ---- */
+
+void interp_bus_lock(struct interp *c)
+{
+    while (pthread_mutex_trylock(&c->engine->bus_lock) != 0) {
+        code_answer(c);
+        sched_yield();
+    }
+    c->bus_locked = true;
+}
+
+void interp_bus_unlock(struct interp *c)
+{
+    c->bus_locked = false;
+    pthread_mutex_unlock(&c->engine->bus_lock);
+}
+
+/* ---- running ---- */
+
+static bool leave(struct interp *c, enum engine_exit exit)
+{
+    c->exit = exit;
+    return true;
+}
+
+static bool shutdown(struct interp *c)
+{
+    c->conf.stats->exits[ENGINE_EXIT_SHUTDOWN]++;
+    return leave(c, ENGINE_SHUTDOWN);
+}
+
+static uint32_t wanted_pins(const struct x86_state *st)
+{
+    uint32_t pins = PIN_INIT | PIN_SIPI | PIN_KICK;
+
+    if (!st->nmi_blocked)
+        pins |= PIN_NMI;
+    if (st->rflags & X86_FLAG_IF)
+        pins |= PIN_INTR;
+    return pins;
+}
+
+/* Delivers an NMI or an interrupt that is due (SDM Vol. 3A 6.7, 6.8). false: triple fault. */
+static bool interrupt(struct interp *c, uint32_t pending)
+{
+    struct x86_state *st = &c->st;
+
+    if (st->movss_shadow || st->activity == X86_WAIT_SIPI)
+        return true;
+    if ((pending & PIN_NMI) && !st->nmi_blocked) {
+        vcpu_port_lower(c->conf.port, PIN_NMI);
+        c->conf.stats->exits[ENGINE_EXIT_NMI]++;
+        st->activity = X86_RUNNING;
+        return fault_nmi(c);
+    }
+    if ((pending & PIN_INTR) && (st->rflags & X86_FLAG_IF) && !st->sti_shadow) {
+        int vector = c->conf.port->apic_ops->ack(c->conf.port->apic);
+        if (vector < 0)
+            return true;
+        c->conf.stats->exits[ENGINE_EXIT_INTERRUPT]++;
+        st->activity = X86_RUNNING;
+        return fault_interrupt(c, (uint8_t)vector);
+    }
+    return true;
+}
+
+/* Between instructions, when something may be due. true: leave run() with c->exit. */
+static bool attend(struct interp *c)
+{
+    uint32_t pending = atomic_load(&c->conf.port->pending);
+
+    c->cur = NULL;
+    if (atomic_load(&c->code_request))
+        code_answer(c);
+    c->attention &= ~(uint32_t)(ATTN_RECHECK | ATTN_CODE);
+    if (pending & (PIN_INIT | PIN_SIPI | PIN_KICK)) {
+        c->conf.stats->exits[ENGINE_EXIT_KICK]++;
+        return leave(c, ENGINE_KICKED);
+    }
+    if (!interrupt(c, pending))
+        return shutdown(c);
+    if (c->st.activity != X86_RUNNING) {
+        c->attention &= ~(uint32_t)ATTN_EXIT;
+        return leave(c, ENGINE_HALT);
+    }
+    if (c->attention & ATTN_EXIT) {
+        c->attention &= ~(uint32_t)ATTN_EXIT;
+        if (c->exit != ENGINE_HALT) /* else an interrupt has just ended the halt */
+            return true;
+    }
+    c->pin_mask = wanted_pins(&c->st);
+    return false;
+}
+
+/* Runs the first n instructions of the block at c->st.rip. */
+static inline void run_block(struct interp *c, const struct code_block *block, uint64_t n)
+{
+    const struct insn *in = block->insn;
+
+    c->block = block;
+    c->block_rip = c->st.rip;
+    c->end = in + n;
+    c->n_insn += n;
+    /* Instructions that branch write RIP; for the others it is set in advance. */
+    c->st.rip += LIKELY(n == block->n) ? block->len : block->insn[n].off;
+    do {
+        c->cur = in;
+        in->fn(c, in);
+    } while (++in != c->end);
+}
+
+static void run_step(struct interp *c)
+{
+    struct code_block *block;
+
+    c->cur = NULL;
+    fault_step_begin(c);
+    block = code_find(c);
+    run_block(c, block, 1);
+    c->cur = NULL;
+    fault_step(c);
+}
+
+static void run_blocks(struct interp *c)
+{
+    struct code_block *block = NULL;
+
+    for (;;) {
+        if (UNLIKELY(c->n_insn >= c->stop_at)) {
+            c->cur = NULL;
+            c->exit = ENGINE_DEBUG;
+            return;
+        }
+        uint32_t pending = atomic_load_explicit(&c->conf.port->pending, memory_order_relaxed) & c->pin_mask;
+        if (UNLIKELY(c->attention | pending | atomic_load_explicit(&c->code_request, memory_order_relaxed))) {
+            if (attend(c))
+                return;
+            if (c->attention & ATTN_STEP) {
+                run_step(c);
+                continue;
+            }
+            block = NULL;
+        }
+        block = block ? code_follow(c, block) : code_find(c);
+        uint64_t left = c->stop_at - c->n_insn;
+        run_block(c, block, LIKELY(block->n <= left) ? block->n : left);
+        if (!block->chains)
+            block = NULL;
+    }
+}
+
+/* A raised exception has unwound the current instruction. false: triple fault. */
+static bool unwound(struct interp *c)
+{
+    if (c->bus_locked)
+        interp_bus_unlock(c);
+    if (c->cur) {
+        c->n_insn -= (uint64_t)(c->end - c->cur);
+        c->cur = NULL;
+    }
+    c->attention |= ATTN_RECHECK;
+    return fault_deliver(c);
+}
+
+static enum engine_exit interp_run(struct engine_vcpu *vcpu, uint64_t limit)
+{
+    struct interp *c = &vcpu->interp;
+
+    code_enter(c);
+    c->attention |= ATTN_RECHECK;
+    c->stop_at = limit ? c->n_insn + limit : UINT64_MAX;
+    c->cur = NULL;
+    while (setjmp(c->unwind) != 0) {
+        if (!unwound(c)) {
+            shutdown(c);
+            goto out;
+        }
+    }
+    run_blocks(c);
+out:
+    code_leave(c);
+    c->conf.stats->instructions = c->n_insn;
+    return c->exit;
+}
+
+/* The run loop polls the port between blocks, so that a raised pin is seen without help. */
+static void interp_kick(struct engine_vcpu *vcpu)
+{
+}
+
+/* ---- life ---- */
+
+static int interp_probe(struct err *err)
+{
+    return 0;
+}
+
+static void interp_close(struct engine *engine)
+{
+    pthread_mutex_destroy(&engine->code_lock);
+    pthread_mutex_destroy(&engine->bus_lock);
+    free(engine->vcpus);
+    free(engine);
+}
+
+static int interp_open(struct engine **enginep, struct ram *ram, unsigned n_vcpus, struct err *err)
+{
+    struct engine *engine = calloc(1, sizeof(*engine));
+
+    if (!engine)
+        return err_set(err, -ENOMEM, "engine: out of memory");
+    engine->vcpus = calloc(n_vcpus, sizeof(*engine->vcpus));
+    if (!engine->vcpus) {
+        free(engine);
+        return err_set(err, -ENOMEM, "engine: out of memory");
+    }
+    engine->ram = ram;
+    engine->n_vcpus = n_vcpus;
+    bind_map_init(&engine->map);
+    pthread_mutex_init(&engine->bus_lock, NULL);
+    pthread_mutex_init(&engine->code_lock, NULL);
+    *enginep = engine;
+    return 0;
+}
+
+static void enlist(struct engine *engine, unsigned index, struct interp *c)
+{
+    pthread_mutex_lock(&engine->code_lock);
+    engine->vcpus[index] = c;
+    pthread_mutex_unlock(&engine->code_lock);
+}
+
+static int interp_vcpu_open(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpup,
+                            struct err *err)
+{
+    struct engine_vcpu *vcpu = aligned_alloc(64, align_up(sizeof(*vcpu), 64));
+    struct interp *c;
+
+    if (!vcpu)
+        return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
+    memset(vcpu, 0, sizeof(*vcpu));
+    c = &vcpu->interp;
+    c->engine = engine;
+    c->conf = *conf;
+    if (code_open(c) < 0) {
+        free(vcpu);
+        return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
+    }
+    x86_state_reset(&c->st, conf->index == 0);
+    mmu_reset(c);
+    enlist(engine, conf->index, c);
+    *vcpup = vcpu;
+    return 0;
+}
+
+static void interp_vcpu_close(struct engine_vcpu *vcpu)
+{
+    struct interp *c = &vcpu->interp;
+
+    enlist(c->engine, c->conf.index, NULL);
+    code_close(c);
+    free(vcpu);
+}
+
+static void interp_get(struct engine_vcpu *vcpu, struct x86_state *st)
+{
+    *st = vcpu->interp.st;
+}
+
+static void interp_set(struct engine_vcpu *vcpu, const struct x86_state *st)
+{
+    vcpu->interp.st = *st;
+    mmu_reset(&vcpu->interp);
+}
+
+const struct engine_type interp_engine = {
+    .name = "interp",
+    .probe = interp_probe,
+    .open = interp_open,
+    .close = interp_close,
+    .vcpu_open = interp_vcpu_open,
+    .vcpu_close = interp_vcpu_close,
+    .run = interp_run,
+    .kick = interp_kick,
+    .get = interp_get,
+    .set = interp_set,
+};
