@@ -1,5 +1,7 @@
 #include "device/reset.h"
 
+#include "core/pci.h"
+
 #define PORT92 0x92
 
 enum { REGION_RST_CNT, REGION_PORT92 };
@@ -55,7 +57,8 @@ static int reset_state(struct device *dev, struct stream *s)
 
 static int reset_open(struct device *dev, const void *conf, struct err *err)
 {
-    int r = device_map(dev, dev->env->pio, REGION_RST_CNT, RESET_PORT, 1, err);
+    struct bus *bus = dev->env->pci ? pci_bus_narrow_ports(dev->env->pci) : dev->env->pio;
+    int r = device_map(dev, bus, REGION_RST_CNT, RESET_PORT, 1, err);
 
     return r < 0 ? r : device_map(dev, dev->env->pio, REGION_PORT92, PORT92, 1, err);
 }
