@@ -64,6 +64,11 @@ class MeasureTest(unittest.TestCase):
         run = measure.Run(1)
         measure.read_stats(run, self.stats)
         self.assertIn("stats.json", run.error)
+        self.stats.write_text('{"instructions": 3000, "time_ns": {"guest": 1500, "device": 1, "halted": 7}}')
+        run = measure.Run(1)
+        measure.read_stats(run, self.stats)
+        self.assertIsNone(run.error)
+        self.assertEqual(run.instructions_per_s, 2e9)
 
 
 class GuestTest(unittest.TestCase):

@@ -41,8 +41,8 @@ class Run:
     total_s: float = None  # process start to its end
     peak_bytes: int = None  # most resident memory the process had
     guest_bytes: int = None  # guest memory resident when the workloads were done
-    instructions: int = None  # run by the guest, where the engine counts them
-    instructions_per_s: float = None  # over the time the guest ran, not idle
+    instructions_per_s: float = None  # over the time the guest ran: not halted, not in a device
+    stats: dict = None  # vireo's --stats as it is
     error: str = None
 
 
@@ -217,7 +217,7 @@ def read_stats(run, path):
     except ValueError as error:
         run.error = run.error or f"{path.name}: {error}"
         return
-    run.instructions = stats.get("instructions")
-    busy = stats.get("guest_seconds")
-    if run.instructions and busy:
-        run.instructions_per_s = run.instructions / busy
+    run.stats = stats
+    guest_ns = stats["time_ns"]["guest"]
+    if guest_ns:
+        run.instructions_per_s = stats["instructions"] * 1e9 / guest_ns
