@@ -55,6 +55,11 @@ uint8_t *jit_arena_alloc(struct jit_arena *arena, size_t len)
     return p;
 }
 
+void jit_arena_trim(struct jit_arena *arena, uint8_t *piece, size_t used)
+{
+    arena->used = (size_t)(piece - arena->write) + align_up(used, JIT_ARENA_ALIGN);
+}
+
 void jit_arena_reset(struct jit_arena *arena)
 {
     /* Left as it is where the host cannot punch holes: the pages are then written over. */

@@ -27,6 +27,9 @@ void jit_arena_close(struct jit_arena *arena);
 /* Room for `len` bytes of code at its writable address, or NULL when full. */
 uint8_t *jit_arena_alloc(struct jit_arena *arena, size_t len);
 
+/* Gives back all but `used` bytes of the piece allocated last. */
+void jit_arena_trim(struct jit_arena *arena, uint8_t *piece, size_t used);
+
 /* Takes every piece back and gives the pages back to the host. No thread may run code of the arena, now or later. */
 void jit_arena_reset(struct jit_arena *arena);
 

@@ -20,7 +20,7 @@ void bind_map_init(struct bind_map *map)
     memset(map, 0, sizeof(*map));
     for (size_t i = 0; tables[i]; i++) {
         for (const struct bind_entry *e = tables[i]; e->mnemonic; e++)
-            map->entry[e->mnemonic] = e;
+            map->entry[e->mnemonic][map->entry[e->mnemonic][0] != NULL] = e;
     }
 }
 
@@ -193,7 +193,7 @@ static void resolve(struct insn *in, const struct x86_insn *xi)
 
 void bind_insn(const struct bind_map *map, struct insn *in, const struct x86_insn *xi, const struct x86_cpuid *cpuid)
 {
-    const struct bind_entry *entry = map->entry[xi->insn.mnemonic];
+    const struct bind_entry *const *entry = map->entry[xi->insn.mnemonic];
     uint16_t off = in->off;
 
     memset(in, 0, sizeof(*in));
@@ -208,8 +208,10 @@ void bind_insn(const struct bind_map *map, struct insn *in, const struct x86_ins
     if (xi->insn.attributes & ZYDIS_ATTRIB_HAS_REPNE)
         in->prefix |= INSN_REPNE;
     resolve(in, xi);
-    if (entry && offered(xi->insn.meta.isa_set, &cpuid->feat))
-        in->fn = entry->bind(xi, in, cpuid);
+    for (unsigned i = 0; i < 2 && entry[i] && !in->fn; i++) {
+        if (offered(xi->insn.meta.isa_set, &cpuid->feat))
+            in->fn = entry[i]->bind(xi, in, cpuid);
+    }
     if (!in->fn)
         in->fn = op_ud;
 }

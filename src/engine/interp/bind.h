@@ -15,14 +15,17 @@ struct bind_entry {
 };
 
 /* A new op_*.c adds its line here. */
-#define BIND_TABLES(X)
+#define BIND_TABLES(X) \
+    X(vector_binds)    \
+    X(vector_x87_binds)
 
 #define BIND_DECLARE(table) extern const struct bind_entry table[];
 BIND_TABLES(BIND_DECLARE)
 #undef BIND_DECLARE
 
+/* By mnemonic. MOVSD and CMPSD name two instructions each, of strings and of SSE2: a second entry has what the first one declines. */
 struct bind_map {
-    const struct bind_entry *entry[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+    const struct bind_entry *entry[ZYDIS_MNEMONIC_MAX_VALUE + 1][2];
 };
 
 void bind_map_init(struct bind_map *map);

@@ -13,6 +13,7 @@
 #include "engine/interp/code.h"
 #include "engine/interp/fault.h"
 #include "engine/interp/mmu.h"
+#include "engine/interp/vector.h"
 
 struct engine_vcpu {
     struct interp interp;
@@ -266,6 +267,12 @@ static int interp_vcpu_open(struct engine *engine, const struct engine_vcpu_conf
         free(vcpu);
         return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
     }
+    int ret = vector_open(&c->vector, err);
+    if (ret < 0) {
+        code_close(c);
+        free(vcpu);
+        return ret;
+    }
     x86_state_reset(&c->st, conf->index == 0);
     mmu_reset(c);
     enlist(engine, conf->index, c);
@@ -278,6 +285,7 @@ static void interp_vcpu_close(struct engine_vcpu *vcpu)
     struct interp *c = &vcpu->interp;
 
     enlist(c->engine, c->conf.index, NULL);
+    vector_close(c->vector);
     code_close(c);
     free(vcpu);
 }

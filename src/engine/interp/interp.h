@@ -74,7 +74,8 @@ struct tlb_entry {
 #define TLB_GLOBAL UINT64_C(1)
 #define TLB_LARGE UINT64_C(2) /* part of a large page: INVLPG anywhere in that page drops it */
 
-struct code_cache; /* code.c */
+struct code_cache;  /* code.c */
+struct vector_unit; /* vector.h */
 
 struct interp {
     struct x86_state st; /* st.rip is current between blocks and at faults; inside a block RIP is block_rip + in->off */
@@ -105,6 +106,7 @@ struct interp {
     _Atomic uint64_t code_seen; /* the last request obeyed */
     bool bus_locked;            /* holds the engine's bus lock */
     uint32_t pin_mask;          /* pins that matter in the current state */
+    struct vector_unit *vector;
     struct engine *engine;
     struct engine_vcpu_conf conf;
 
