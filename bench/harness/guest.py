@@ -1,6 +1,7 @@
 """What is measured: the workloads' program and the initramfs of a guest that runs it."""
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def build_workloads(out):
     """Compiles the workloads with $CC; returns the program."""
     program = out / "bench-workloads"
     sources = sorted(map(str, (ROOT / "bench/workloads").glob("*.c")))
-    result = subprocess.run([os.environ.get("CC", "cc"), *CFLAGS, "-o", str(program), *sources, "-lm"], check=False)
+    result = subprocess.run([*shlex.split(os.environ.get("CC", "cc")), *CFLAGS, "-o", str(program), *sources, "-lm"], check=False)
     if result.returncode:
         raise Failure("the workloads do not compile")
     return program
