@@ -1,6 +1,8 @@
 /* See bind.h. */
 #include "engine/interp/bind.h"
 
+#include <assert.h>
+
 #define BIND_ADDRESS(table) table,
 static const struct bind_entry *const tables[] = {BIND_TABLES(BIND_ADDRESS) NULL};
 #undef BIND_ADDRESS
@@ -19,8 +21,13 @@ void bind_map_init(struct bind_map *map)
 {
     memset(map, 0, sizeof(*map));
     for (size_t i = 0; tables[i]; i++) {
-        for (const struct bind_entry *e = tables[i]; e->mnemonic; e++)
-            map->entry[e->mnemonic][map->entry[e->mnemonic][0] != NULL] = e;
+        for (const struct bind_entry *e = tables[i]; e->mnemonic; e++) {
+            const struct bind_entry **slot = map->entry[e->mnemonic];
+            while (*slot)
+                slot++;
+            assert(slot < map->entry[e->mnemonic] + BIND_SLOTS);
+            *slot = e;
+        }
     }
 }
 
@@ -208,7 +215,7 @@ void bind_insn(const struct bind_map *map, struct insn *in, const struct x86_ins
     if (xi->insn.attributes & ZYDIS_ATTRIB_HAS_REPNE)
         in->prefix |= INSN_REPNE;
     resolve(in, xi);
-    for (unsigned i = 0; i < 2 && entry[i] && !in->fn; i++) {
+    for (unsigned i = 0; i < BIND_SLOTS && entry[i] && !in->fn; i++) {
         if (offered(xi->insn.meta.isa_set, &cpuid->feat))
             in->fn = entry[i]->bind(xi, in, cpuid);
     }

@@ -16,6 +16,10 @@ struct bind_entry {
 
 /* A new op_*.c adds its line here. */
 #define BIND_TABLES(X) \
+    X(op_alu_binds)    \
+    X(op_mov_binds)    \
+    X(op_flow_binds)   \
+    X(op_stack_binds)  \
     X(vector_binds)    \
     X(vector_x87_binds)
 
@@ -23,9 +27,14 @@ struct bind_entry {
 BIND_TABLES(BIND_DECLARE)
 #undef BIND_DECLARE
 
-/* By mnemonic. MOVSD and CMPSD name two instructions each, of strings and of SSE2: a second entry has what the first one declines. */
+/*
+ * A mnemonic may stand in several tables (MOV with general and with control registers, MOVSD of strings and of SSE): each bind()
+ * returns NULL for the forms that are not its own.
+ */
+#define BIND_SLOTS 3
+
 struct bind_map {
-    const struct bind_entry *entry[ZYDIS_MNEMONIC_MAX_VALUE + 1][2];
+    const struct bind_entry *entry[ZYDIS_MNEMONIC_MAX_VALUE + 1][BIND_SLOTS];
 };
 
 void bind_map_init(struct bind_map *map);
