@@ -29,7 +29,6 @@ _Noreturn static void unwind(struct interp *c)
         c->st.rip = c->block_rip + c->cur->off;
     if (c->code_size != 8)
         c->st.rip = (uint32_t)c->st.rip;
-    c->cur = NULL;
     longjmp(c->unwind, 1);
 }
 
@@ -140,16 +139,8 @@ static void read_gate(struct interp *c, const struct event *ev, struct gate *g)
     g->interrupt = !(g->type & 1);
 }
 
-/* The stack for a more privileged level, from the TSS (SDM Vol. 3A 6.12.1, 6.14.4). */
-struct new_stack {
-    bool switched;
-    unsigned cpl;
-    struct x86_seg ss;
-    uint64_t rsp;
-    uint64_t mask; /* bits of RSP in use */
-};
-
-static void stack_from_gate(struct interp *c, const struct gate *g, unsigned cpl, bool inner, struct new_stack *ns)
+/* Which stack the handler gets (SDM Vol. 3A 6.12.1, 6.14.4). */
+static void stack_from_gate(struct interp *c, const struct gate *g, unsigned cpl, bool inner, struct task_stack *ns)
 {
     struct x86_state *st = &c->st;
 
@@ -159,48 +150,17 @@ static void stack_from_gate(struct interp *c, const struct gate *g, unsigned cpl
     ns->rsp = st->gpr[X86_RSP];
     if (x86_long_mode(st)) {
         if (ns->switched)
-            ns->rsp = task_stack64(c, g->ist ? 3 + g->ist : cpl);
+            ns->rsp = task_rsp(c, g->ist ? 3 + g->ist : cpl);
         if (inner)
             ns->ss = (struct x86_seg){.sel = (uint16_t)cpl, .attr = (uint16_t)(cpl << X86_SEG_DPL_SHIFT)};
         ns->rsp &= ~UINT64_C(15);
         ns->mask = UINT64_MAX;
         return;
     }
-    if (inner) {
-        struct seg_desc d;
-        uint16_t sel;
-        uint32_t esp;
-        task_stack(c, cpl, &sel, &esp);
-        seg_check_stack(c, sel, cpl, X86_TS, &d);
-        seg_desc_accessed(c, &d);
-        ns->ss = seg_from_desc(&d, sel);
-        ns->rsp = esp;
-    }
-    ns->mask = ns->ss.attr & X86_SEG_DB ? 0xffffffffu : 0xffffu;
-}
-
-/* Pushes `n` values of `size`, all or none, and leaves RSP in ns. Limit faults carry the new SS's selector if it is new. */
-static void push_frame(struct interp *c, struct new_stack *ns, unsigned size, const uint64_t *val, unsigned n)
-{
-    uint64_t lin[10];
-    uint32_t error = ns->switched ? ns->ss.sel & ~3u : 0;
-
-    for (unsigned i = 0; i < n; i++) {
-        uint64_t off = (ns->rsp - (uint64_t)(i + 1) * size) & ns->mask;
-        if (x86_long_mode(&c->st)) {
-            if (!seg_canonical(off) || !seg_canonical(off + size - 1))
-                interp_raise_error(c, X86_SSF, 0);
-            lin[i] = off;
-        } else {
-            if (!seg_within_limit(&ns->ss, off, size))
-                interp_raise_error(c, X86_SSF, error);
-            lin[i] = (uint32_t)(ns->ss.base + off);
-        }
-        mmu_check_write_at(c, ns->cpl, lin[i], size);
-    }
-    for (unsigned i = 0; i < n; i++)
-        mmu_store_at(c, ns->cpl, lin[i], val[i], size);
-    ns->rsp = (ns->rsp & ~ns->mask) | ((ns->rsp - (uint64_t)n * size) & ns->mask);
+    if (inner)
+        task_stack_inner(c, cpl, ns);
+    else
+        ns->mask = ns->ss.attr & X86_SEG_DB ? 0xffffffffu : 0xffffu;
 }
 
 /* The handler's code segment; returns the CPL it runs at. */
@@ -231,7 +191,7 @@ static void deliver_gate(struct interp *c, const struct event *ev, const struct 
     struct x86_state *st = &c->st;
     bool v86 = st->rflags & X86_FLAG_VM;
     struct seg_desc cs;
-    struct new_stack ns = {0};
+    struct task_stack ns = {0};
     uint64_t val[10], flags = st->rflags | (ev->set_rf ? X86_FLAG_RF : 0);
     unsigned n = 0, cpl = check_handler(c, g, &cs);
     bool inner = cpl < x86_cpl(st);
@@ -253,7 +213,7 @@ static void deliver_gate(struct interp *c, const struct event *ev, const struct 
         val[n++] = ev->error;
     if (g->size == 8 ? !seg_canonical(g->offset) : g->offset > cs.limit)
         interp_raise_error(c, X86_GP, 0);
-    push_frame(c, &ns, g->size, val, n);
+    task_stack_push(c, &ns, g->size, val, n);
     seg_desc_accessed(c, &cs);
 
     /* From here nothing faults. */
@@ -307,6 +267,7 @@ static struct event take_fault(struct interp *c)
                        .error = c->fault.error,
                        .rip = st->rip};
 
+    c->cur = NULL;
     c->conf.stats->exits[ENGINE_EXIT_EXCEPTION]++;
     c->debug_hit = 0;
     if (ev.vector == X86_PF)
@@ -339,7 +300,6 @@ static bool deliver_all(struct interp *c, struct event ev, bool benign)
         if (first == X86_DF && (contributory(second) || second == X86_PF)) {
             memcpy(c->unwind, outer, sizeof(outer));
             c->fault_ext = 0;
-            c->conf.stats->exits[ENGINE_EXIT_SHUTDOWN]++;
             return false;
         }
         if (is_double) {
@@ -367,7 +327,6 @@ bool fault_interrupt(struct interp *c, uint8_t vector)
     struct event ev = {.vector = vector, .source = FAULT_EXTERNAL, .rip = c->st.rip};
 
     c->cur = NULL;
-    c->conf.stats->exits[ENGINE_EXIT_INTERRUPT]++;
     return deliver_all(c, ev, true);
 }
 
@@ -377,7 +336,6 @@ bool fault_nmi(struct interp *c)
 
     c->cur = NULL;
     c->st.nmi_blocked = true;
-    c->conf.stats->exits[ENGINE_EXIT_NMI]++;
     return deliver_all(c, ev, true);
 }
 

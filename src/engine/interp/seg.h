@@ -56,8 +56,7 @@ static inline uint64_t seg_stack_mask(const struct interp *c)
 }
 
 /*
- * The stack; size is 2, 4 or 8. They change RSP after the access, and only its bits in use. stack_push() of 4 bytes with a
- * selector writes zeroes above it. `at` and `peek` count bytes from the top of the stack, and change nothing.
+ * The stack; size is 2, 4 or 8. They change RSP after the access, and only its bits in use. `at` and `peek` count bytes from the top of the stack, and change nothing.
  */
 void stack_push_slow(struct interp *c, unsigned size, uint64_t v);
 uint64_t stack_peek(struct interp *c, unsigned at, unsigned size);

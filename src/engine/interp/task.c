@@ -31,18 +31,26 @@ static const struct layout *layout_of(uint16_t attr)
     return attr & TSS_32BIT ? &layout32 : &layout16;
 }
 
-void task_stack(struct interp *c, unsigned cpl, uint16_t *ss, uint32_t *esp)
+void task_stack_inner(struct interp *c, unsigned cpl, struct task_stack *ns)
 {
     const struct x86_seg *tr = &c->st.tr;
     unsigned width = tr->attr & TSS_32BIT ? 4 : 2, at = cpl * 2 * width + width;
+    struct seg_desc d;
+    uint16_t sel;
 
     if (at + width + 1 > tr->limit)
         interp_raise_error(c, X86_TS, tr->sel & ~3u);
-    *esp = (uint32_t)mmu_sys_load(c, tr->base + at, width);
-    *ss = (uint16_t)mmu_sys_load(c, tr->base + at + width, 2);
+    ns->cpl = cpl;
+    ns->switched = true;
+    ns->rsp = mmu_sys_load(c, tr->base + at, width);
+    sel = (uint16_t)mmu_sys_load(c, tr->base + at + width, 2);
+    seg_check_stack(c, sel, cpl, X86_TS, &d);
+    seg_desc_accessed(c, &d);
+    ns->ss = seg_from_desc(&d, sel);
+    ns->mask = ns->ss.attr & X86_SEG_DB ? 0xffffffffu : 0xffffu;
 }
 
-uint64_t task_stack64(struct interp *c, unsigned n)
+uint64_t task_rsp(struct interp *c, unsigned n)
 {
     const struct x86_seg *tr = &c->st.tr;
     unsigned at = 4 + 8 * n;
@@ -54,6 +62,29 @@ uint64_t task_stack64(struct interp *c, unsigned n)
     if (!seg_canonical(rsp))
         interp_raise_error(c, X86_SSF, 0);
     return rsp;
+}
+
+void task_stack_push(struct interp *c, struct task_stack *ns, unsigned size, const uint64_t *val, unsigned n)
+{
+    uint64_t lin[TASK_FRAME_MAX];
+    uint32_t error = ns->switched ? ns->ss.sel & ~3u : 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t off = (ns->rsp - (uint64_t)(i + 1) * size) & ns->mask;
+        if (ns->mask == UINT64_MAX) {
+            if (!seg_canonical(off) || !seg_canonical(off + size - 1))
+                interp_raise_error(c, X86_SSF, 0);
+            lin[i] = off;
+        } else {
+            if (!seg_within_limit(&ns->ss, off, size))
+                interp_raise_error(c, X86_SSF, error);
+            lin[i] = (uint32_t)(ns->ss.base + off);
+        }
+        mmu_check_write_at(c, ns->cpl, lin[i], size);
+    }
+    for (unsigned i = 0; i < n; i++)
+        mmu_store_at(c, ns->cpl, lin[i], val[i], size);
+    ns->rsp = (ns->rsp & ~ns->mask) | ((ns->rsp - (uint64_t)n * size) & ns->mask);
 }
 
 static void set_busy(struct interp *c, uint64_t desc_lin, bool busy)

@@ -12,11 +12,24 @@
 /* Descriptor types of TSSs (SDM Vol. 3A table 3-2); 64-bit TSSs have the 32-bit one's. */
 enum { TASK_TSS16 = 1, TASK_TSS16_BUSY = 3, TASK_TSS32 = 9, TASK_TSS32_BUSY = 11 };
 
-/* SS:ESP for level `cpl` from the current TSS; #TS when it lies beyond the limit. */
-void task_stack(struct interp *c, unsigned cpl, uint16_t *ss, uint32_t *esp);
+/* A stack to push a frame to before anything is committed. */
+struct task_stack {
+    bool switched; /* not the current one */
+    unsigned cpl;  /* whose rights the pushes have */
+    struct x86_seg ss;
+    uint64_t rsp;
+    uint64_t mask; /* bits of RSP in use */
+};
+
+/* The stack of inner level `cpl` from the current TSS, outside IA-32e mode, checked (#TS, #SS). */
+void task_stack_inner(struct interp *c, unsigned cpl, struct task_stack *ns);
 
 /* Stack number n of a 64-bit TSS, by quadwords from RSP0 (SDM Vol. 3A figure 7-11): levels are 0 to 2, IST1 to IST7 are 4 to 10. */
-uint64_t task_stack64(struct interp *c, unsigned n);
+uint64_t task_rsp(struct interp *c, unsigned n);
+
+/* Pushes up to TASK_FRAME_MAX values of `size` bytes, all or none; ns->rsp moves. #SS names the new stack's selector. */
+#define TASK_FRAME_MAX 36
+void task_stack_push(struct interp *c, struct task_stack *ns, unsigned size, const uint64_t *val, unsigned n);
 
 enum task_cause { TASK_JMP, TASK_CALL, TASK_IRET, TASK_EVENT };
 
