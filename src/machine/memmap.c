@@ -15,8 +15,3 @@ unsigned memmap_e820(const struct ram *ram, uint64_t acpi_base, uint64_t acpi_si
         out[n++] = (struct memmap_range){RAM_HIGH_BASE, ram->high, MEMMAP_RAM};
     return n;
 }
-
-uint64_t memmap_pci64(const struct ram *ram)
-{
-    return align_up(RAM_HIGH_BASE + ram->high, GIB);
-}

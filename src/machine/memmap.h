@@ -27,9 +27,14 @@
 #define MEMMAP_RCBA_SIZE (16 * KIB)
 #define MEMMAP_LAPIC     UINT64_C(0xfee00000)
 
+/* 64-bit BARs; RAM must end below. */
+#define MEMMAP_PCI64 (512 * GIB)
+
+/* Tables at the top of low RAM. */
+#define MEMMAP_ACPI_SIZE (64 * KIB)
+
 /* I/O ports that ACPI tells of. */
 #define MEMMAP_PM_PORT 0x600
-#define MEMMAP_PM_SIZE 0x80
 
 /* Address range types (ACPI 6.5 table 15.2). */
 enum memmap_type { MEMMAP_RAM = 1, MEMMAP_RESERVED = 2, MEMMAP_ACPI = 3 };
@@ -46,8 +51,5 @@ struct memmap_range {
  * whole pages. Returns how many of out[MEMMAP_MAX_RANGES] it filled.
  */
 unsigned memmap_e820(const struct ram *ram, uint64_t acpi_base, uint64_t acpi_size, struct memmap_range *out);
-
-/* Where 64-bit BARs go: above all RAM, aligned to 1 GiB. */
-uint64_t memmap_pci64(const struct ram *ram);
 
 #endif

@@ -1,0 +1,130 @@
+#include "machine/machine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "device/acpi_pm.h"
+#include "device/lapic.h"
+#include "device/serial.h"
+#include "machine/acpi.h"
+#include "machine/memmap.h"
+#include "machine/q35.h"
+
+#define RAM_LEAST (4 * MIB)
+
+static struct loader_board loader_board(struct vm *vm)
+{
+    return (struct loader_board){
+        .ram = &vm->ram,
+        .acpi_base = vm->ram.low - MEMMAP_ACPI_SIZE,
+        .acpi_size = MEMMAP_ACPI_SIZE,
+        .rsdp = MEMMAP_BIOS,
+    };
+}
+
+/* vm->boot: what firmware and boot loader do on a real board. */
+static int boot(struct vm *vm, struct err *err)
+{
+    struct machine *m = vm->machine;
+    struct loader_board board = loader_board(vm);
+    const struct acpi_conf acpi = {.base = board.acpi_base, .size = board.acpi_size, .n_cpus = vm->conf.n_vcpus};
+    struct x86_state st;
+
+    int r = acpi_write(&vm->ram, &acpi, &board.rsdp, err);
+    if (r < 0)
+        return r;
+    x86_state_reset(&st, true);
+    r = loader_boot(&m->loader, &board, &st, err);
+    if (r < 0)
+        return r;
+    q35_firmware_state(m->board);
+    vcpu_set_state(vm->vcpus[0], &st);
+    return 0;
+}
+
+static int check_conf(const struct machine_conf *conf, struct err *err)
+{
+    if (conf->ram_size < RAM_LEAST || conf->ram_size > MEMMAP_PCI64 - RAM_HIGH_BASE || conf->ram_size % RAM_PAGE_SIZE)
+        return err_set(err, -EINVAL, "memory of %" PRIu64 " bytes: must be whole 4 KiB pages, 4M to 508G",
+                       conf->ram_size);
+    if (!conf->kernel)
+        return err_set(err, -EINVAL, "no kernel to boot");
+    return 0;
+}
+
+int machine_open(struct machine **out, const struct machine_conf *conf, struct err *err)
+{
+    int r = check_conf(conf, err);
+
+    *out = NULL;
+    if (r < 0)
+        return r;
+    struct machine *m = calloc(1, sizeof(*m));
+    char *append = strdup(conf->append ? conf->append : "");
+    if (!m || !append) {
+        r = err_set(err, -ENOMEM, "machine: out of memory");
+        goto free_machine;
+    }
+    m->append = append;
+    r = loader_open(&m->loader, conf->kernel, conf->initrd, append, err);
+    if (r < 0)
+        goto free_machine;
+    const struct vm_conf vm_conf = {
+        .engine = conf->engine,
+        .ram_size = conf->ram_size,
+        .ram_low_max = MEMMAP_LOW_MAX,
+        .n_vcpus = conf->n_cpus,
+        .no_reboot = conf->no_reboot,
+        .timeout_ns = conf->timeout_ns,
+        .crystal_hz = LAPIC_TIMER_HZ,
+    };
+    r = vm_open(&m->vm, &vm_conf, err);
+    if (r < 0)
+        goto close_loader;
+    m->vm.machine = m;
+    m->vm.boot = boot;
+    r = q35_open(&m->board, &m->vm, &(struct q35_conf){.debug_exit = conf->debug_exit}, err);
+    if (r < 0)
+        goto close_vm;
+    /* Better now than after the terminal is raw. */
+    const struct loader_board board = loader_board(&m->vm);
+    r = loader_check(&m->loader, &board, err);
+    if (r < 0)
+        goto close_vm;
+    *out = m;
+    return 0;
+
+close_vm:
+    vm_close(&m->vm);
+    q35_close(m->board);
+close_loader:
+    loader_close(&m->loader);
+free_machine:
+    free(append);
+    free(m);
+    return r;
+}
+
+void machine_close(struct machine *m)
+{
+    if (!m)
+        return;
+    chardev_close(m->console); /* on its loop, which the VM owns */
+    vm_close(&m->vm);
+    q35_close(m->board);
+    loader_close(&m->loader);
+    free(m->append);
+    free(m);
+}
+
+void machine_connect_console(struct machine *m, struct chardev *console)
+{
+    m->console = console;
+    serial_connect(m->board->serial, console);
+}
+
+void machine_press_power(struct machine *m)
+{
+    acpi_pm_press_button(m->board->acpi_pm);
+}

@@ -1,0 +1,160 @@
+#include "machine/q35.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "device/acpi_pm.h"
+#include "device/debugexit.h"
+#include "device/ioapic.h"
+#include "device/lapic.h"
+#include "device/lpc.h"
+#include "device/mch.h"
+#include "device/pic.h"
+#include "device/pit.h"
+#include "device/reset.h"
+#include "device/serial.h"
+#include "machine/memmap.h"
+
+#define IRQ_TIMER      0
+#define IRQ_SERIAL     4
+#define IRQ_SCI        9
+#define GSI_TIMER      2 /* the IOAPIC's pin for IRQ 0 */
+#define GSI_FIRST_PIRQ 16
+
+/* ---- wires ---- */
+
+/* n: IRQ, and its driver from bit 4. */
+static void isa_set(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+    unsigned irq = n & 15, driver = n >> 4;
+
+    pthread_mutex_lock(&b->wires);
+    uint8_t old = b->isa[irq], now = (uint8_t)(level ? old | 1u << driver : old & ~(1u << driver));
+    b->isa[irq] = now;
+    const struct irq_line pic = pic_line(b->pic, irq);
+    irq_set(&pic, now);
+    if (driver != Q35_PIRQ) { /* those have IOAPIC pins of their own */
+        const struct irq_line ioapic = ioapic_line(b->ioapic, irq == IRQ_TIMER ? GSI_TIMER : irq);
+        irq_set(&ioapic, now & ~(1u << Q35_PIRQ));
+    }
+    pthread_mutex_unlock(&b->wires);
+}
+
+static struct irq_line isa_line(struct board *b, unsigned irq, enum q35_driver driver)
+{
+    return (struct irq_line){.set = isa_set, .opaque = b, .n = (unsigned)driver << 4 | irq};
+}
+
+/* ---- devices ---- */
+
+static int open_lapics(struct board *b, struct err *err)
+{
+    struct vm *vm = b->vm;
+
+    for (unsigned i = 0; i < vm->conf.n_vcpus; i++) {
+        struct vcpu *vcpu = vm->vcpus[i];
+        const struct lapic_conf conf = {
+            .apic_id = i,
+            .bsp = i == 0,
+            .phys_bits = VM_PHYS_BITS,
+            .port = &vcpu->port,
+            .mmio = &vcpu->mmio,
+            .bus = &b->apic_bus,
+            .pic_ack = i == 0 ? pic_ack : NULL,
+            .pic = i == 0 ? &b->pic : NULL,
+        };
+        int r = vm_add_device(vm, &lapic_type, &conf, &vcpu->lapic, err);
+        if (r < 0)
+            return r;
+        vcpu->lapic_init = lapic_init_reset;
+    }
+    return 0;
+}
+
+/* The way from a wire to a vCPU, from its end: each stage is there before the one that drives it. */
+static int open_interrupts(struct board *b, struct err *err)
+{
+    int r = open_lapics(b, err);
+
+    if (r == 0)
+        r = vm_add_device(b->vm, &ioapic_type, &(struct ioapic_conf){.bus = &b->apic_bus}, &b->ioapic, err);
+    if (r == 0)
+        r = vm_add_device(b->vm, &pic_type, &(struct pic_conf){.intr = lapic_lint(b->vm->vcpus[0]->lapic, 0)}, &b->pic,
+                          err);
+    b->vm->env.msi = apic_bus_msi(&b->apic_bus);
+    for (unsigned i = 0; i < 16; i++)
+        b->vm->env.isa_irq[i] = isa_line(b, i, Q35_ISA);
+    return r;
+}
+
+static int open_chipset(struct board *b, struct err *err)
+{
+    struct vm *vm = b->vm;
+    struct lpc_conf lpc = {.pm_base = MEMMAP_PM_PORT, .rcba = MEMMAP_RCBA};
+
+    int r = vm_add_device(vm, &mch_type, &(struct mch_conf){.ecam_base = MEMMAP_ECAM_BASE}, NULL, err);
+    if (r == 0)
+        r = vm_add_device(vm, &acpi_pm_type, &(struct acpi_pm_conf){.sci = isa_line(b, IRQ_SCI, Q35_SCI)}, &b->acpi_pm,
+                          err);
+    lpc.acpi_pm = b->acpi_pm;
+    for (unsigned i = 0; i < LPC_N_PIRQS; i++)
+        lpc.gsi[i] = ioapic_line(b->ioapic, GSI_FIRST_PIRQ + i);
+    for (unsigned i = 0; i < 16; i++)
+        lpc.pic[i] = isa_line(b, i, Q35_PIRQ);
+    if (r == 0)
+        r = vm_add_device(vm, &lpc_type, &lpc, NULL, err);
+    if (r == 0)
+        r = vm_add_device(vm, &reset_type, NULL, NULL, err);
+    return r;
+}
+
+static int open_legacy(struct board *b, const struct q35_conf *conf, struct err *err)
+{
+    struct vm *vm = b->vm;
+    const struct pit_conf pit = {.irq = vm->env.isa_irq[IRQ_TIMER]};
+    const struct serial_conf serial = {.port = SERIAL_COM1, .irq = vm->env.isa_irq[IRQ_SERIAL]};
+
+    int r = vm_add_device(vm, &pit_type, &pit, NULL, err);
+    if (r == 0)
+        r = vm_add_device(vm, &serial_type, &serial, &b->serial, err);
+    if (r == 0 && conf->debug_exit)
+        r = vm_add_device(vm, &debugexit_type, NULL, NULL, err);
+    return r;
+}
+
+int q35_open(struct board **out, struct vm *vm, const struct q35_conf *conf, struct err *err)
+{
+    struct board *b = calloc(1, sizeof(*b));
+
+    *out = NULL;
+    if (!b)
+        return err_set(err, -ENOMEM, "board: out of memory");
+    b->vm = vm;
+    pthread_mutex_init(&b->wires, NULL);
+    *out = b; /* from here on the caller's to close, after the VM's devices */
+    int r = pci_bus_open(&b->pci, &vm->pio, &vm->mmio, err);
+    if (r < 0)
+        return r;
+    vm->env.pci = b->pci;
+    r = open_interrupts(b, err);
+    if (r == 0)
+        r = open_chipset(b, err);
+    if (r == 0)
+        r = open_legacy(b, conf, err);
+    return r;
+}
+
+void q35_close(struct board *board)
+{
+    if (!board)
+        return;
+    pci_bus_close(board->pci);
+    pthread_mutex_destroy(&board->wires);
+    free(board);
+}
+
+void q35_firmware_state(struct board *board)
+{
+    lapic_virtual_wire(board->vm->vcpus[0]->lapic);
+}

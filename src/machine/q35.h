@@ -1,0 +1,39 @@
+/*
+ * The board: Intel Q35 with ICH9, as far as guests need it. Opens every device in order and wires them: ISA interrupts to PICs and
+ * IOAPIC, PIRQs, SCI, LINT0, messages. One for each machine.
+ *
+ * Threads: opened and closed while no vCPU runs; wires are driven from any thread.
+ */
+#ifndef MACHINE_Q35_H
+#define MACHINE_Q35_H
+
+#include "core/pci.h"
+#include "device/apic_bus.h"
+#include "vm/vm.h"
+
+struct q35_conf {
+    bool debug_exit;
+};
+
+/* An ISA interrupt with several drivers: the OR of them. */
+enum q35_driver { Q35_ISA, Q35_PIRQ, Q35_SCI, Q35_N_DRIVERS };
+
+struct board {
+    struct vm *vm;
+    struct pci_bus *pci;
+    struct apic_bus apic_bus;
+    struct device *pic, *ioapic, *serial, *acpi_pm;
+
+    pthread_mutex_t wires; /* guards isa; held on the way to PIC and IOAPIC */
+    uint8_t isa[16];       /* a bit for each driver that is up */
+};
+
+int q35_open(struct board **board, struct vm *vm, const struct q35_conf *conf, struct err *err) MUST_CHECK;
+
+/* After the VM's devices are closed. */
+void q35_close(struct board *board);
+
+/* What firmware would have set up before it starts a kernel. Devices have been reset. */
+void q35_firmware_state(struct board *board);
+
+#endif
