@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "device/acpi_pm.h"
+#include "device/hpet.h"
 #include "device/reset.h"
 #include "machine/memmap.h"
 
@@ -173,7 +174,7 @@ static uint64_t add_hpet(struct blob *b)
 {
     uint8_t *t = begin(b, "HPET", 1, 56);
 
-    store_le32(t + HEADER, 0x8086a201); /* the hardware's ID register, low half */
+    store_le32(t + HEADER, HPET_ID);
     put_gas(t + HEADER + 4, GAS_MEMORY, 64, GAS_ANY, MEMMAP_HPET);
     store_le16(t + HEADER + 17, 0x80); /* shortest periodic tick that loses no interrupt */
     return seal(b, t);

@@ -5,6 +5,7 @@
 
 #include "device/acpi_pm.h"
 #include "device/debugexit.h"
+#include "device/hpet.h"
 #include "device/ioapic.h"
 #include "device/lapic.h"
 #include "device/lpc.h"
@@ -20,30 +21,65 @@
 #define IRQ_SCI        9
 #define GSI_TIMER      2 /* the IOAPIC's pin for IRQ 0 */
 #define GSI_FIRST_PIRQ 16
+#define GSI_FIRST_HPET 20 /* where ICH9 lets its timers go; shared with PIRQE# to PIRQH# */
 
 /* ---- wires ---- */
 
-/* n: IRQ, and its driver from bit 4. */
+/* A line's number: the input, its driver from bit 8. */
+#define LINE(input, driver) ((unsigned)(driver) << 8 | (input))
+#define LINE_INPUT(n)       ((n)&0xff)
+#define LINE_DRIVER(n)      ((n) >> 8)
+
+static bool drive(uint8_t *drivers, unsigned driver, bool level)
+{
+    *drivers = (uint8_t)(level ? *drivers | 1u << driver : *drivers & ~(1u << driver));
+    return *drivers;
+}
+
+static void set_pic_locked(struct board *b, unsigned n, bool level)
+{
+    const struct irq_line line = pic_line(b->pic, LINE_INPUT(n));
+    irq_set(&line, drive(&b->pic_drivers[LINE_INPUT(n)], LINE_DRIVER(n), level));
+}
+
+static void set_gsi_locked(struct board *b, unsigned n, bool level)
+{
+    const struct irq_line line = ioapic_line(b->ioapic, LINE_INPUT(n));
+    irq_set(&line, drive(&b->gsi_drivers[LINE_INPUT(n)], LINE_DRIVER(n), level));
+}
+
+static void pic_set(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+
+    pthread_mutex_lock(&b->wires);
+    set_pic_locked(b, n, level);
+    pthread_mutex_unlock(&b->wires);
+}
+
+static void gsi_set(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+
+    pthread_mutex_lock(&b->wires);
+    set_gsi_locked(b, n, level);
+    pthread_mutex_unlock(&b->wires);
+}
+
+/* An ISA interrupt goes to both. */
 static void isa_set(void *opaque, unsigned n, bool level)
 {
     struct board *b = opaque;
-    unsigned irq = n & 15, driver = n >> 4;
 
     pthread_mutex_lock(&b->wires);
-    uint8_t old = b->isa[irq], now = (uint8_t)(level ? old | 1u << driver : old & ~(1u << driver));
-    b->isa[irq] = now;
-    const struct irq_line pic = pic_line(b->pic, irq);
-    irq_set(&pic, now);
-    if (driver != Q35_PIRQ) { /* those have IOAPIC pins of their own */
-        const struct irq_line ioapic = ioapic_line(b->ioapic, irq == IRQ_TIMER ? GSI_TIMER : irq);
-        irq_set(&ioapic, now & ~(1u << Q35_PIRQ));
-    }
+    set_pic_locked(b, n, level);
+    set_gsi_locked(b, LINE_INPUT(n) == IRQ_TIMER ? n - IRQ_TIMER + GSI_TIMER : n, level);
     pthread_mutex_unlock(&b->wires);
 }
 
 static struct irq_line isa_line(struct board *b, unsigned irq, enum q35_driver driver)
 {
-    return (struct irq_line){.set = isa_set, .opaque = b, .n = (unsigned)driver << 4 | irq};
+    return (struct irq_line){.set = isa_set, .opaque = b, .n = LINE(irq, driver)};
 }
 
 /* ---- devices ---- */
@@ -99,9 +135,9 @@ static int open_chipset(struct board *b, struct err *err)
                           err);
     lpc.acpi_pm = b->acpi_pm;
     for (unsigned i = 0; i < LPC_N_PIRQS; i++)
-        lpc.gsi[i] = ioapic_line(b->ioapic, GSI_FIRST_PIRQ + i);
+        lpc.gsi[i] = (struct irq_line){.set = gsi_set, .opaque = b, .n = LINE(GSI_FIRST_PIRQ + i, Q35_PIRQ)};
     for (unsigned i = 0; i < 16; i++)
-        lpc.pic[i] = isa_line(b, i, Q35_PIRQ);
+        lpc.pic[i] = (struct irq_line){.set = pic_set, .opaque = b, .n = LINE(i, Q35_PIRQ)};
     if (r == 0)
         r = vm_add_device(vm, &lpc_type, &lpc, NULL, err);
     if (r == 0)
@@ -112,10 +148,17 @@ static int open_chipset(struct board *b, struct err *err)
 static int open_legacy(struct board *b, const struct q35_conf *conf, struct err *err)
 {
     struct vm *vm = b->vm;
-    const struct pit_conf pit = {.irq = vm->env.isa_irq[IRQ_TIMER]};
+    struct hpet_conf hpet = {0};
+    struct pit_conf pit;
     const struct serial_conf serial = {.port = SERIAL_COM1, .irq = vm->env.isa_irq[IRQ_SERIAL]};
 
-    int r = vm_add_device(vm, &pit_type, &pit, NULL, err);
+    for (unsigned i = GSI_FIRST_HPET; i < HPET_PINS; i++)
+        hpet.pin[i] = (struct irq_line){.set = gsi_set, .opaque = b, .n = LINE(i, Q35_HPET)};
+    int r = vm_add_device(vm, &hpet_type, &hpet, &b->hpet, err);
+    if (r < 0)
+        return r;
+    pit.irq = hpet_legacy_input(b->hpet, 0);
+    r = vm_add_device(vm, &pit_type, &pit, NULL, err);
     if (r == 0)
         r = vm_add_device(vm, &serial_type, &serial, &b->serial, err);
     if (r == 0 && conf->debug_exit)

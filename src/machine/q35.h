@@ -15,17 +15,17 @@ struct q35_conf {
     bool debug_exit;
 };
 
-/* An ISA interrupt with several drivers: the OR of them. */
-enum q35_driver { Q35_ISA, Q35_PIRQ, Q35_SCI, Q35_N_DRIVERS };
+/* Who drives an input of the PICs or the IOAPIC: it is up while any of them is. */
+enum q35_driver { Q35_ISA, Q35_PIRQ, Q35_SCI, Q35_HPET };
 
 struct board {
     struct vm *vm;
     struct pci_bus *pci;
     struct apic_bus apic_bus;
-    struct device *pic, *ioapic, *serial, *acpi_pm;
+    struct device *pic, *ioapic, *hpet, *serial, *acpi_pm;
 
-    pthread_mutex_t wires; /* guards isa; held on the way to PIC and IOAPIC */
-    uint8_t isa[16];       /* a bit for each driver that is up */
+    pthread_mutex_t wires;                    /* guards what follows; held on the way to PIC and IOAPIC */
+    uint8_t pic_drivers[16], gsi_drivers[24]; /* a bit for each that is up */
 };
 
 int q35_open(struct board **board, struct vm *vm, const struct q35_conf *conf, struct err *err) MUST_CHECK;
