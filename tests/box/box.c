@@ -1,0 +1,130 @@
+#include "box.h"
+
+#include <errno.h>
+
+#include "base/log.h"
+
+#define BOX_TSC_HZ     UINT64_C(1000000000)
+#define BOX_CRYSTAL_HZ UINT64_C(25000000)
+
+/* No local APIC: nothing to acknowledge, and its MSRs are not there, except the base, which stays what it is at reset. */
+static int apic_ack(void *apic)
+{
+    return -1;
+}
+
+static int apic_msr_read(void *apic, uint32_t msr, uint64_t *val)
+{
+    struct box *box = apic;
+    *val = box->apic_base;
+    return msr == 0x1b ? 0 : -EPERM;
+}
+
+static int apic_msr_write(void *apic, uint32_t msr, uint64_t val)
+{
+    struct box *box = apic;
+    return msr == 0x1b && val == box->apic_base ? 0 : -EPERM;
+}
+
+static uint8_t apic_cr8_get(void *apic)
+{
+    struct box *box = apic;
+    return box->cr8;
+}
+
+static void apic_cr8_set(void *apic, uint8_t tpr)
+{
+    struct box *box = apic;
+    box->cr8 = tpr;
+}
+
+static const struct vcpu_apic_ops apic_ops = {
+    .ack = apic_ack,
+    .msr_read = apic_msr_read,
+    .msr_write = apic_msr_write,
+    .cr8_get = apic_cr8_get,
+    .cr8_set = apic_cr8_set,
+};
+
+int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err *err)
+{
+    *box = (struct box){.apic_base = 0xfee00900};
+    box->type = engine_find(engine, err);
+    if (!box->type)
+        return -ENOENT;
+    int r = ram_open(&box->ram, ram_size, 2 * GIB, err);
+    if (r)
+        return r;
+    bus_init(&box->pio, NULL);
+    bus_init(&box->mmio, NULL);
+    r = loop_open(&box->loop, err);
+    if (r)
+        goto no_loop;
+    clock_init(&box->clock, box->loop, BOX_TSC_HZ);
+    clock_start(&box->clock);
+    box->port.apic_ops = &apic_ops;
+    box->port.apic = box;
+    const struct x86_cpuid_conf cpuid = {
+        .n_cpus = 1, .tsc_hz = BOX_TSC_HZ, .crystal_hz = BOX_CRYSTAL_HZ, .phys_bits = 40};
+    x86_cpuid_init(&box->cpuid, &cpuid);
+    r = box->type->open(&box->engine, &box->ram, 1, err);
+    if (r)
+        goto no_engine;
+    const struct engine_vcpu_conf conf = {.ram = &box->ram,
+                                          .pio = &box->pio,
+                                          .mmio = &box->mmio,
+                                          .port = &box->port,
+                                          .clock = &box->clock,
+                                          .cpuid = &box->cpuid,
+                                          .stats = &box->stats};
+    r = box->type->vcpu_open(box->engine, &conf, &box->vcpu, err);
+    if (r)
+        goto no_vcpu;
+    return 0;
+
+no_vcpu:
+    box->type->close(box->engine);
+no_engine:
+    clock_fini(&box->clock);
+    loop_close(box->loop);
+no_loop:
+    bus_fini(&box->mmio);
+    bus_fini(&box->pio);
+    ram_close(&box->ram);
+    return r;
+}
+
+void box_close(struct box *box)
+{
+    box->type->vcpu_close(box->vcpu);
+    box->type->close(box->engine);
+    clock_fini(&box->clock);
+    loop_close(box->loop);
+    bus_fini(&box->mmio);
+    bus_fini(&box->pio);
+    ram_close(&box->ram);
+}
+
+void box_poke(struct box *box, uint64_t gpa, const void *data, size_t len)
+{
+    int r = ram_write(&box->ram, gpa, data, len);
+    if (r)
+        log_error("box: %zu bytes at %#lx are not RAM", len, (unsigned long)gpa);
+}
+
+void box_map(struct box *box, uint64_t root, uint64_t *next_table, uint64_t lin, uint64_t gpa, uint64_t flags)
+{
+    uint64_t table = root;
+
+    for (unsigned shift = 39; shift > 12; shift -= 9) {
+        uint8_t *entry = ram_host(&box->ram, table + 8 * (lin >> shift & 511), 8);
+        uint64_t pte = load_le64(entry);
+        if (!(pte & BOX_PTE_P)) {
+            pte = *next_table | BOX_PTE_P | BOX_PTE_W | BOX_PTE_U;
+            *next_table += RAM_PAGE_SIZE;
+            store_le64(entry, pte);
+        }
+        table = pte & UINT64_C(0xffffffffff000);
+    }
+    store_le64(ram_host(&box->ram, table + 8 * (lin >> 12 & 511), 8), gpa | flags);
+}

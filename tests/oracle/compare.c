@@ -1,0 +1,98 @@
+#include "compare.h"
+
+#include <inttypes.h>
+
+#include "base/util.h"
+
+struct report {
+    FILE *out;
+    unsigned n;
+};
+
+static void differ(struct report *report, const char *what, uint64_t native, uint64_t engine)
+{
+    report->n++;
+    if (report->out && report->n <= 40)
+        fprintf(report->out, "  %-10s native %016" PRIx64 "  engine %016" PRIx64 "\n", what, native, engine);
+}
+
+static void check(struct report *report, const char *what, uint64_t native, uint64_t engine)
+{
+    if (native != engine)
+        differ(report, what, native, engine);
+}
+
+/* Flags that are undefined where the sequence ended. */
+static uint32_t undefined_at(const struct seq *seq, uint64_t rip)
+{
+    static uint8_t code[SEQ_CODE_SIZE];
+    uint32_t undef[SEQ_MAX_INSNS + 1], offsets[SEQ_MAX_INSNS + 1], len, all = 0;
+
+    (void)seq_undefined(seq, undef);
+    if (!seq_assemble(seq, code, &len, offsets))
+        return 0;
+    for (unsigned i = 0; i <= seq->n; i++) {
+        if (SEQ_CODE + offsets[i] == rip)
+            return undef[i];
+        all |= undef[i];
+    }
+    return all;
+}
+
+static void compare_vectors(struct report *report, const struct seq_state *a, const struct seq_state *b)
+{
+    char name[16];
+
+    for (unsigned i = 0; i < 16; i++)
+        for (unsigned q = 0; q < 4; q++) {
+            snprintf(name, sizeof(name), "ymm%u[%u]", i, q);
+            check(report, name, load_le64(a->ymm[i] + 8 * q), load_le64(b->ymm[i] + 8 * q));
+        }
+    for (unsigned i = 0; i < 8; i++) {
+        snprintf(name, sizeof(name), "st%u", i);
+        check(report, name, load_le64(a->st[i]), load_le64(b->st[i]));
+        snprintf(name, sizeof(name), "st%u.exp", i);
+        check(report, name, load_le16(a->st[i] + 8), load_le16(b->st[i] + 8));
+    }
+}
+
+static void compare_memory(struct report *report, const uint8_t *a, const uint8_t *b)
+{
+    char name[16];
+
+    if (!memcmp(a, b, SEQ_MEM_SIZE))
+        return;
+    for (unsigned i = 0; i < SEQ_MEM_SIZE; i += 8)
+        if (memcmp(a + i, b + i, 8)) {
+            snprintf(name, sizeof(name), "%08x", i < SEQ_DATA_SIZE ? SEQ_DATA + i : SEQ_STACK + i - SEQ_DATA_SIZE);
+            differ(report, name, load_le64(a + i), load_le64(b + i));
+        }
+}
+
+unsigned compare_runs(const struct seq *seq, const struct seq_run *native, const struct seq_run *engine, FILE *out)
+{
+    static const char *const gpr[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                      "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    struct report report = {.out = out};
+    const struct seq_state *a = &native->out, *b = &engine->out;
+
+    check(&report, "lost", native->lost, engine->lost);
+    if (native->lost || engine->lost)
+        return report.n;
+    check(&report, "vector", a->vector, b->vector);
+    check(&report, "rip", a->rip, b->rip);
+    if (a->vector == b->vector)
+        check(&report, "error", a->error, b->error);
+    check(&report, "cr2", a->cr2, b->cr2);
+    uint32_t mask = ~undefined_at(seq, a->rip);
+    check(&report, "rflags", a->rflags & mask, b->rflags & mask);
+    for (unsigned i = 0; i < X86_N_GPR; i++)
+        check(&report, gpr[i], a->gpr[i], b->gpr[i]);
+    check(&report, "fcw", a->fcw, b->fcw);
+    check(&report, "fsw", a->fsw, b->fsw);
+    check(&report, "ftw", a->ftw, b->ftw);
+    check(&report, "mxcsr", a->mxcsr, b->mxcsr);
+    compare_vectors(&report, a, b);
+    compare_memory(&report, native->mem_out, engine->mem_out);
+    return report.n;
+}

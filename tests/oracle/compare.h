@@ -1,0 +1,10 @@
+/* What counts as a difference between two runs of one sequence. */
+#ifndef TESTS_ORACLE_COMPARE_H
+#define TESTS_ORACLE_COMPARE_H
+
+#include "seq.h"
+
+/* Number of differences; described on `out`, one a line, unless it is NULL. */
+unsigned compare_runs(const struct seq *seq, const struct seq_run *native, const struct seq_run *engine, FILE *out);
+
+#endif

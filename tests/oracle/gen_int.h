@@ -1,0 +1,44 @@
+/* What the generator's files share. */
+#ifndef TESTS_ORACLE_GEN_INT_H
+#define TESTS_ORACLE_GEN_INT_H
+
+#include "gen.h"
+
+/* Where an instruction's memory operand points, and what its registers must hold for that. */
+struct gen_mem {
+    bool used, bad; /* bad: meant to fault */
+    uint32_t target;
+    int base, index; /* registers to set, or -1 */
+    uint64_t base_val, index_val;
+    int vector_index; /* of a gather, or -1 */
+    bool index64, rip;
+};
+
+struct gen {
+    struct rng rng;
+    struct seq *seq;
+    const struct forms *forms;
+    unsigned group;
+    uint16_t pointers;            /* registers that certainly still hold their initial pointer into the data */
+    uint64_t initial[X86_N_GPR];
+};
+
+/* gen_emit.c: single instructions, encoded by hand; all return false when the sequence is full. */
+bool gen_bytes(struct gen *g, const void *bytes, unsigned len);
+bool gen_mov(struct gen *g, unsigned reg, uint64_t val);
+bool gen_store32(struct gen *g, uint32_t addr, uint32_t val);
+bool gen_store64(struct gen *g, uint32_t addr, int32_t val);
+bool gen_jump(struct gen *g);
+bool gen_define_flags(struct gen *g);
+
+/* gen_mem.c */
+bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEncoderOperand *op, ZydisInstructionAttributes *prefixes,
+                  struct gen_mem *mem);
+bool gen_mem_setup(struct gen *g, const struct gen_mem *mem);
+uint32_t gen_target(struct gen *g, unsigned size, bool aligned);
+
+/* gen_special.c: what particular instructions need before and after them. */
+bool gen_before(struct gen *g, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops, struct gen_mem *mem);
+bool gen_after(struct gen *g, const ZydisDecodedInstruction *insn, const struct gen_mem *mem);
+
+#endif

@@ -1,0 +1,226 @@
+#include "native.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "native_int.h"
+
+#define XSAVE_HEADER 512
+#define XSAVE_YMM    576
+
+static void *map_fixed(uint64_t addr, size_t len, int prot)
+{
+    return mmap((void *)(uintptr_t)addr, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
+}
+
+/* ---- the child ---- */
+
+/* The state at the fault, from the signal's frame (the kernel wrote an XSAVE area there), into the job. */
+static void save_state(struct seq_state *out, const ucontext_t *uc, const siginfo_t *info)
+{
+    static const int order[X86_N_GPR] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                         REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+    const greg_t *gregs = uc->uc_mcontext.gregs;
+    const uint8_t *fx = (const uint8_t *)uc->uc_mcontext.fpregs;
+
+    for (unsigned i = 0; i < X86_N_GPR; i++)
+        out->gpr[i] = (uint64_t)gregs[order[i]];
+    out->rip = (uint64_t)gregs[REG_RIP];
+    out->rflags = (uint64_t)gregs[REG_EFL];
+    out->vector = (uint32_t)gregs[REG_TRAPNO];
+    out->error = (uint32_t)gregs[REG_ERR];
+    out->cr2 = out->vector == X86_PF ? (uint64_t)gregs[REG_CR2] : 0;
+
+    out->fcw = load_le16(fx);
+    out->fsw = load_le16(fx + 2);
+    out->ftw = fx[4];
+    out->mxcsr = load_le32(fx + 24);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(out->st[i], fx + 32 + 16 * i, 10);
+    bool have_ymm = load_le64(fx + XSAVE_HEADER) & 4;
+    for (unsigned i = 0; i < 16; i++) {
+        memcpy(out->ymm[i], fx + 160 + 16 * i, 16);
+        memset(out->ymm[i] + 16, 0, 16);
+        if (have_ymm)
+            memcpy(out->ymm[i] + 16, fx + XSAVE_YMM + 16 * i, 16);
+    }
+}
+
+/* Where the job in hand lies is told by the control page: the handler has no other way to know. */
+#define CURRENT_RUN (*(struct seq_run **)(uintptr_t)(NATIVE_CTL + 0x100))
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    uint8_t *fx = (uint8_t *)uc->uc_mcontext.fpregs;
+
+    save_state(&CURRENT_RUN->out, uc, info);
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)native_leave;
+    uc->uc_mcontext.gregs[REG_RSP] = *(greg_t *)(uintptr_t)NATIVE_CTL_HOST;
+    uc->uc_mcontext.gregs[REG_EFL] = X86_FLAG_FIXED | X86_FLAG_IF;
+    store_le32(fx + 24, 0x1f80);
+    store_le64(fx + XSAVE_HEADER, 0); /* everything in its initial state */
+}
+
+static void load_state(const struct seq_state *in)
+{
+    uint8_t *fx = (uint8_t *)(uintptr_t)NATIVE_CTL_XSAVE;
+
+    memcpy((void *)(uintptr_t)NATIVE_CTL_GPR, in->gpr, sizeof(in->gpr));
+    *(uint64_t *)(uintptr_t)NATIVE_CTL_RIP = in->rip;
+    *(uint64_t *)(uintptr_t)NATIVE_CTL_RFLAGS = in->rflags;
+    memset(fx, 0, XSAVE_YMM);
+    store_le16(fx, in->fcw);
+    store_le16(fx + 2, in->fsw);
+    fx[4] = in->ftw;
+    store_le32(fx + 24, in->mxcsr);
+    store_le64(fx + XSAVE_HEADER, 7);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(fx + 32 + 16 * i, in->st[i], 10);
+    for (unsigned i = 0; i < 16; i++) {
+        memcpy(fx + 160 + 16 * i, in->ymm[i], 16);
+        memcpy(fx + XSAVE_YMM + 16 * i, in->ymm[i] + 16, 16);
+    }
+}
+
+static void run_one(struct seq_run *run)
+{
+    uint8_t *data = (uint8_t *)(uintptr_t)SEQ_DATA, *stack = (uint8_t *)(uintptr_t)SEQ_STACK;
+
+    memcpy((void *)(uintptr_t)SEQ_CODE, run->code, run->code_len);
+    memcpy(data, run->mem_in, SEQ_DATA_SIZE);
+    memcpy(stack, run->mem_in + SEQ_DATA_SIZE, SEQ_STACK_SIZE);
+    CURRENT_RUN = run;
+    load_state(&run->in);
+    native_enter();
+    memcpy(run->mem_out, data, SEQ_DATA_SIZE);
+    memcpy(run->mem_out + SEQ_DATA_SIZE, stack, SEQ_STACK_SIZE);
+    run->lost = false;
+}
+
+static void child_prepare(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
+    uint8_t pool[SEQ_POOL_SIZE];
+    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    stack_t alt = {.ss_size = 65536};
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    alt.ss_sp = mmap(NULL, alt.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (alt.ss_sp == MAP_FAILED || sigaltstack(&alt, NULL))
+        _exit(1);
+    for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
+        sigaction(signals[i], &sa, NULL);
+
+    int rw = PROT_READ | PROT_WRITE;
+    if (map_fixed(SEQ_CODE, SEQ_CODE_SIZE, rw | PROT_EXEC) == MAP_FAILED || map_fixed(SEQ_DATA, SEQ_DATA_SIZE, rw) == MAP_FAILED ||
+        map_fixed(SEQ_POOL, SEQ_POOL_SIZE, rw) == MAP_FAILED || map_fixed(SEQ_STACK, SEQ_STACK_SIZE, rw) == MAP_FAILED ||
+        map_fixed(NATIVE_CTL, 4096, rw) == MAP_FAILED)
+        _exit(1);
+    seq_pool(pool);
+    memcpy((void *)(uintptr_t)SEQ_POOL, pool, sizeof(pool));
+    mprotect((void *)(uintptr_t)SEQ_POOL, SEQ_POOL_SIZE, PROT_READ);
+    mprotect((void *)(uintptr_t)SEQ_CODE, SEQ_CODE_SIZE, rw | PROT_EXEC);
+    syscall(SYS_arch_prctl, ARCH_SET_GS, SEQ_GS_BASE);
+}
+
+static _Noreturn void child_main(struct seq_run *runs, int in, int out)
+{
+    uint8_t n;
+
+    child_prepare();
+    while (read(in, &n, 1) == 1) {
+        for (unsigned i = 0; i < n; i++)
+            run_one(&runs[i]);
+        if (write(out, &n, 1) != 1)
+            break;
+    }
+    _exit(0);
+}
+
+/* ---- the parent ---- */
+
+static int start_child(struct native *native)
+{
+    int down[2], up[2];
+
+    if (pipe2(down, O_CLOEXEC))
+        return -errno;
+    if (pipe2(up, O_CLOEXEC)) {
+        close(down[0]);
+        close(down[1]);
+        return -errno;
+    }
+    native->child = fork();
+    if (native->child == 0) {
+        close(down[1]);
+        close(up[0]);
+        child_main(native->runs, down[0], up[1]);
+    }
+    close(down[0]);
+    close(up[1]);
+    native->to_child = down[1];
+    native->from_child = up[0];
+    return native->child < 0 ? -errno : 0;
+}
+
+static void stop_child(struct native *native)
+{
+    close(native->to_child);
+    close(native->from_child);
+    if (native->child > 0) {
+        kill(native->child, SIGKILL);
+        waitpid(native->child, NULL, 0);
+    }
+    native->child = -1;
+}
+
+int native_open(struct native *native)
+{
+    size_t size = NATIVE_BATCH * sizeof(*native->runs);
+
+    native->runs = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (native->runs == MAP_FAILED)
+        return -ENOMEM;
+    int r = start_child(native);
+    if (r)
+        munmap(native->runs, size);
+    return r;
+}
+
+void native_close(struct native *native)
+{
+    stop_child(native);
+    munmap(native->runs, NATIVE_BATCH * sizeof(*native->runs));
+}
+
+int native_start(struct native *native, unsigned n)
+{
+    uint8_t byte = (uint8_t)n;
+
+    for (unsigned i = 0; i < n; i++)
+        native->runs[i].lost = true;
+    return write(native->to_child, &byte, 1) == 1 ? 0 : -EPIPE;
+}
+
+int native_wait(struct native *native, unsigned n)
+{
+    struct pollfd fd = {.fd = native->from_child, .events = POLLIN};
+    uint8_t byte;
+
+    if (poll(&fd, 1, 20000) == 1 && read(native->from_child, &byte, 1) == 1)
+        return 0;
+    stop_child(native);
+    return start_child(native);
+}

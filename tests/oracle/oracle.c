@@ -1,0 +1,254 @@
+/*
+ * oracle - random user-mode instruction sequences on the host's CPU and on an engine, compared.
+ *
+ *   oracle [--count N] [--seed S] [--engine NAME] [--self] [--keep-going] [--print]
+ *
+ * Sequence i of a run has seed S + i, so `--seed X --count 1` repeats one. On a difference it is made as small as it still differs,
+ * and printed. --self compares the host with itself: what the generator must pass before it may judge an engine.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/util.h"
+#include "compare.h"
+#include "gen.h"
+#include "guest.h"
+#include "native.h"
+
+struct oracle {
+    uint64_t count, seed;
+    const char *engine;
+    bool self, keep_going, print;
+    struct forms forms;
+    struct native native, other; /* other: the second host under --self */
+    struct guest guest;
+    struct seq seqs[NATIVE_BATCH];
+    struct seq_run run; /* on the engine */
+    uint64_t passed, failed;
+};
+
+static void engine_run(struct oracle *o, const struct seq_run *job)
+{
+    struct seq_run *run = o->self ? &o->other.runs[0] : &o->run;
+
+    run->in = job->in;
+    run->code_len = job->code_len;
+    memcpy(run->code, job->code, job->code_len);
+    memcpy(run->mem_in, job->mem_in, sizeof(run->mem_in));
+    if (!o->self) {
+        guest_run(&o->guest, run);
+        return;
+    }
+    if (native_start(&o->other, 1) || native_wait(&o->other, 1))
+        run->lost = true;
+    o->run = *run;
+}
+
+/* Runs seq, whose state is in slot 0's run, on both sides: the number of differences. */
+static unsigned try(struct oracle *o, const struct seq *seq, FILE *out)
+{
+    struct seq_run *run = &o->native.runs[0];
+    uint32_t undef[SEQ_MAX_INSNS + 1];
+
+    if (!seq_assemble(seq, run->code, &run->code_len, NULL) || !seq_undefined(seq, undef))
+        return 0;
+    if (native_start(&o->native, 1) || native_wait(&o->native, 1))
+        return 0;
+    engine_run(o, run);
+    return compare_runs(seq, run, &o->run, out);
+}
+
+/* Drops whatever can be dropped while the two still differ. */
+static void minimise(struct oracle *o, struct seq *seq)
+{
+    bool smaller = true;
+
+    while (smaller) {
+        smaller = false;
+        for (unsigned g = seq->n_groups; g-- > 0;) {
+            struct seq shorter = *seq;
+            seq_drop(&shorter, g);
+            if (shorter.n == seq->n || !try(o, &shorter, NULL))
+                continue;
+            *seq = shorter;
+            smaller = true;
+        }
+    }
+}
+
+static void print_state(const struct seq_state *st)
+{
+    static const char *const gpr[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                      "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15"};
+
+    for (unsigned i = 0; i < X86_N_GPR; i++)
+        printf("  %s %016" PRIx64 "%s", gpr[i], st->gpr[i], i % 4 == 3 ? "\n" : "");
+    printf("  rflags %" PRIx64 "  fcw %04x fsw %04x ftw %02x  mxcsr %04x\n", st->rflags, st->fcw, st->fsw, st->ftw, st->mxcsr);
+}
+
+static void report(struct oracle *o, uint64_t seed)
+{
+    struct seq *seq = &o->seqs[0];
+
+    printf("\nseed %" PRIu64 " differs", seed);
+    gen_sequence(&o->forms, seed, seq, &o->native.runs[0]);
+    unsigned before = seq->n;
+    if (!try(o, seq, NULL)) {
+        printf(", but not when it is run alone\n");
+        return;
+    }
+    minimise(o, seq);
+    printf("; %u of %u instructions left:\n", seq->n, before);
+    seq_print(seq, stdout);
+    try(o, seq, stdout);
+    printf("from:\n");
+    print_state(&o->native.runs[0].in);
+    fflush(stdout);
+}
+
+/* A batch: natively first, then one by one on the engine. Differing seeds are collected, since reporting one needs the batch's room. */
+static int batch(struct oracle *o, uint64_t seed, unsigned n)
+{
+    uint64_t bad[NATIVE_BATCH];
+    unsigned n_bad = 0;
+
+    for (unsigned i = 0; i < n; i++)
+        gen_sequence(&o->forms, seed + i, &o->seqs[i], &o->native.runs[i]);
+    if (native_start(&o->native, n) || native_wait(&o->native, n))
+        return -EPIPE;
+    for (unsigned i = 0; i < n; i++) {
+        if (o->print) {
+            printf("seed %" PRIu64 ":\n", seed + i);
+            seq_print(&o->seqs[i], stdout);
+            printf("  ends with vector %u at %" PRIx64 "\n", o->native.runs[i].out.vector, o->native.runs[i].out.rip);
+        }
+        engine_run(o, &o->native.runs[i]);
+        if (compare_runs(&o->seqs[i], &o->native.runs[i], &o->run, NULL))
+            bad[n_bad++] = seed + i;
+    }
+    o->passed += n - n_bad;
+    o->failed += n_bad;
+    for (unsigned i = 0; i < n_bad && (i == 0 || o->keep_going); i++)
+        report(o, bad[i]);
+    return n_bad && !o->keep_going ? 1 : 0;
+}
+
+static void progress(const struct oracle *o, uint64_t done, struct timespec begin)
+{
+    struct timespec now;
+
+    if (!isatty(STDERR_FILENO))
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double s = (double)(now.tv_sec - begin.tv_sec) + (double)(now.tv_nsec - begin.tv_nsec) / 1e9;
+    fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " sequences, %.0f a second, %" PRIu64 " differ ", done, o->count,
+            s > 0 ? (double)done / s : 0, o->failed);
+}
+
+static int run(struct oracle *o)
+{
+    struct timespec begin;
+
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (uint64_t done = 0; done < o->count;) {
+        unsigned n = o->count - done < NATIVE_BATCH ? (unsigned)(o->count - done) : NATIVE_BATCH;
+        int r = batch(o, o->seed + done, n);
+        done += n;
+        if (done % (16 * NATIVE_BATCH) == 0 || done == o->count)
+            progress(o, done, begin);
+        if (r < 0)
+            fprintf(stderr, "\nthe native side does not answer\n");
+        if (r)
+            break;
+    }
+    printf("\n%" PRIu64 " passed, %" PRIu64 " failed\n", o->passed, o->failed);
+    return o->failed || o->passed < o->count ? 1 : 0;
+}
+
+static bool parse_number(const char *text, uint64_t *val)
+{
+    char *end;
+
+    errno = 0;
+    *val = strtoull(text, &end, 0);
+    return *text && *text != '-' && !*end && !errno;
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: oracle [--count N] [--seed S] [--engine NAME] [--self] [--keep-going] [--print]\n");
+    return 2;
+}
+
+static int parse(struct oracle *o, int argc, char **argv)
+{
+    static const struct option options[] = {{"count", required_argument, NULL, 'c'},  {"seed", required_argument, NULL, 's'},
+                                            {"engine", required_argument, NULL, 'e'}, {"self", no_argument, NULL, 'S'},
+                                            {"keep-going", no_argument, NULL, 'k'},   {"print", no_argument, NULL, 'p'},
+                                            {0}};
+    int opt;
+
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (opt == 'c' && parse_number(optarg, &o->count))
+            continue;
+        if (opt == 's' && parse_number(optarg, &o->seed))
+            continue;
+        if (opt == 'e')
+            o->engine = optarg;
+        else if (opt == 'S')
+            o->self = true;
+        else if (opt == 'k')
+            o->keep_going = true;
+        else if (opt == 'p')
+            o->print = true;
+        else
+            return usage();
+    }
+    return optind == argc ? 0 : usage();
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = {0};
+    struct oracle *o = calloc(1, sizeof(*o));
+    int status = 1;
+
+    if (!o)
+        return 1;
+    o->count = 10000;
+    o->seed = 1;
+    o->engine = "interp";
+    status = parse(o, argc, argv);
+    if (status)
+        goto free_oracle;
+    status = 1;
+    if (forms_open(&o->forms)) {
+        fprintf(stderr, "no memory for the table of forms\n");
+        goto free_oracle;
+    }
+    if (native_open(&o->native)) {
+        fprintf(stderr, "cannot start the native side\n");
+        goto close_forms;
+    }
+    if (o->self ? native_open(&o->other) : guest_open(&o->guest, o->engine, &err)) {
+        fprintf(stderr, "oracle: %s\n", o->self ? "cannot start the second native side" : err.msg);
+        goto close_native;
+    }
+    status = run(o);
+    if (o->self)
+        native_close(&o->other);
+    else
+        guest_close(&o->guest);
+close_native:
+    native_close(&o->native);
+close_forms:
+    forms_close(&o->forms);
+free_oracle:
+    free(o);
+    return status;
+}
