@@ -249,14 +249,16 @@ static interp_fn bind_movbe(const struct x86_insn *xi, struct insn *in, const st
 
 static void xlat(struct interp *c, const struct insn *in)
 {
-    reg_set8(c, INTERP_GPR(X86_RAX), mem_load8(c, in));
+    struct insn at = *in;
+
+    at.disp = (uint8_t)c->st.gpr[X86_RAX]; /* AL is the index, and only AL */
+    reg_set8(c, INTERP_GPR(X86_RAX), mem_load8(c, &at));
 }
 
 static interp_fn bind_xlat(const struct x86_insn *xi, struct insn *in, const struct x86_cpuid *cpuid)
 {
     in->base = INTERP_GPR(X86_RBX);
-    in->index = INTERP_GPR(X86_RAX);
-    in->scale = 0;
+    in->index = INTERP_ZERO;
     return xlat;
 }
 
