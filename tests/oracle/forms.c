@@ -166,8 +166,7 @@ static enum form_class form_class_of(const ZydisDecodedInstruction *insn, const 
     if (privileged(insn))
         return FORM_PRIVILEGED;
     for (unsigned i = 0; i < insn->operand_count_visible; i++)
-        if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_MMX)
+        if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_MMX)
             return FORM_MMX;
     return isa_class(insn->meta.isa_set);
 }
@@ -180,14 +179,15 @@ static bool same_operand(const struct form *a, const struct form *b, unsigned i)
         return false;
     if (x->type != ZYDIS_OPERAND_TYPE_REGISTER)
         return true;
-    return a->vary[i] ? ZydisRegisterGetClass(x->reg.value) == ZydisRegisterGetClass(y->reg.value) : x->reg.value == y->reg.value;
+    return a->vary[i] ? ZydisRegisterGetClass(x->reg.value) == ZydisRegisterGetClass(y->reg.value)
+                      : x->reg.value == y->reg.value;
 }
 
 static bool same_form(const struct form *a, const struct form *b)
 {
-    if (a->mnemonic != b->mnemonic || a->req.prefixes != b->req.prefixes || a->req.operand_count != b->req.operand_count ||
-        a->req.allowed_encodings != b->req.allowed_encodings || a->imm_size != b->imm_size ||
-        a->req.operand_size_hint != b->req.operand_size_hint)
+    if (a->mnemonic != b->mnemonic || a->req.prefixes != b->req.prefixes ||
+        a->req.operand_count != b->req.operand_count || a->req.allowed_encodings != b->req.allowed_encodings ||
+        a->imm_size != b->imm_size || a->req.operand_size_hint != b->req.operand_size_hint)
         return false;
     for (unsigned i = 0; i < a->req.operand_count; i++)
         if (!same_operand(a, b, i))

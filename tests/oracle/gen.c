@@ -12,12 +12,13 @@ static const struct form *pick_form(struct gen *g)
     unsigned roll = rng_below(&g->rng, 100), class = 0;
 
     while (class + 1 < FORM_N_CLASSES && roll >= class_weight[class])
-        roll -= class_weight[class++];
+        roll -= class_weight[class ++];
     const struct form_class_index *index = &g->forms->class[class];
     if (!index->n)
         index = &g->forms->class[FORM_INTEGER];
     size_t m = rng_below(&g->rng, (unsigned)index->n);
-    if (g->forms->form[index->first[m]].mnemonic >= ZYDIS_MNEMONIC_UD0 && g->forms->form[index->first[m]].mnemonic <= ZYDIS_MNEMONIC_UD2)
+    if (g->forms->form[index->first[m]].mnemonic >= ZYDIS_MNEMONIC_UD0 &&
+        g->forms->form[index->first[m]].mnemonic <= ZYDIS_MNEMONIC_UD2)
         m = rng_below(&g->rng, (unsigned)index->n); /* they end the sequence: few are enough */
     return &g->forms->form[index->first[m] + rng_below(&g->rng, (unsigned)(index->first[m + 1] - index->first[m]))];
 }
@@ -91,10 +92,12 @@ static bool is_rsp(ZydisRegister reg)
     return ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg) == ZYDIS_REGISTER_RSP;
 }
 
-/* Who may move RSP: only what moves it by a little. And no BSWAP of 16 bits, which is undefined. */
+/* Who may move RSP: only what moves it by a little. No BSWAP of 16 bits, which is undefined; no FS, which is the host's. */
 static bool acceptable(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
 {
     if (insn->mnemonic == ZYDIS_MNEMONIC_BSWAP && insn->operand_width == 16)
+        return false;
+    if (insn->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
         return false;
     for (unsigned i = 0; i < insn->operand_count; i++) {
         bool explicit = ops[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
@@ -181,10 +184,12 @@ static void initial_state(struct gen *g, struct seq_state *st)
             g->pointers |= (uint16_t)(1u << i);
         }
     }
-    st->gpr[X86_RSP] = SEQ_STACK + SEQ_STACK_SIZE / 2 - (rng_percent(rng, 80) ? 8 * rng_below(rng, 8) : rng_below(rng, 64));
+    st->gpr[X86_RSP] =
+        SEQ_STACK + SEQ_STACK_SIZE / 2 - (rng_percent(rng, 80) ? 8 * rng_below(rng, 8) : rng_below(rng, 64));
     memcpy(g->initial, st->gpr, sizeof(g->initial));
     st->rip = SEQ_CODE;
-    st->rflags = (rng_next(rng) & X86_FLAGS_STATUS) | X86_FLAG_FIXED | X86_FLAG_IF | (rng_percent(rng, 10) ? X86_FLAG_DF : 0);
+    st->rflags =
+        (rng_next(rng) & X86_FLAGS_STATUS) | X86_FLAG_FIXED | X86_FLAG_IF | (rng_percent(rng, 10) ? X86_FLAG_DF : 0);
 
     rng_fill(rng, st->ymm, sizeof(st->ymm));
     st->mxcsr = 0x1f80 | (rng_percent(rng, 40) ? (uint32_t)rng_next(rng) & 0xe07f : 0);

@@ -35,7 +35,8 @@ bool gen_store64(struct gen *g, uint32_t addr, int32_t val)
     return gen_bytes(g, b, 12);
 }
 
-static bool emit_fixed(struct gen *g, const uint8_t *b, unsigned len, enum seq_fix fix, unsigned off, unsigned size, unsigned target)
+static bool emit_fixed(struct gen *g, const uint8_t *b, unsigned len, enum seq_fix fix, unsigned off, unsigned size,
+                       unsigned target)
 {
     if (!gen_bytes(g, b, len))
         return false;
@@ -50,7 +51,8 @@ static bool emit_fixed(struct gen *g, const uint8_t *b, unsigned len, enum seq_f
 /* push label; ret - also with an immediate */
 static bool jump_by_ret(struct gen *g, unsigned to)
 {
-    const uint8_t push[] = {0x68, 0, 0, 0, 0}, ret[] = {0xc3}, ret_imm[] = {0xc2, (uint8_t)(8 * rng_below(&g->rng, 3)), 0};
+    const uint8_t push[] = {0x68, 0, 0, 0, 0}, ret[] = {0xc3},
+                  ret_imm[] = {0xc2, (uint8_t)(8 * rng_below(&g->rng, 3)), 0};
 
     if (!emit_fixed(g, push, sizeof(push), SEQ_FIX_LABEL_ABS, 1, 4, to))
         return false;

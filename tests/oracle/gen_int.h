@@ -19,7 +19,7 @@ struct gen {
     struct seq *seq;
     const struct forms *forms;
     unsigned group;
-    uint16_t pointers;            /* registers that certainly still hold their initial pointer into the data */
+    uint16_t pointers; /* registers that certainly still hold their initial pointer into the data */
     uint64_t initial[X86_N_GPR];
 };
 
@@ -32,13 +32,14 @@ bool gen_jump(struct gen *g);
 bool gen_define_flags(struct gen *g);
 
 /* gen_mem.c */
-bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEncoderOperand *op, ZydisInstructionAttributes *prefixes,
-                  struct gen_mem *mem);
+bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEncoderOperand *op,
+                  ZydisInstructionAttributes *prefixes, struct gen_mem *mem);
 bool gen_mem_setup(struct gen *g, const struct gen_mem *mem);
 uint32_t gen_target(struct gen *g, unsigned size, bool aligned);
 
 /* gen_special.c: what particular instructions need before and after them. */
-bool gen_before(struct gen *g, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops, struct gen_mem *mem);
+bool gen_before(struct gen *g, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops,
+                struct gen_mem *mem);
 bool gen_after(struct gen *g, const ZydisDecodedInstruction *insn, const struct gen_mem *mem);
 
 #endif

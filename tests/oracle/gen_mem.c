@@ -171,6 +171,23 @@ static bool wants_alignment(const struct form *form)
     }
 }
 
+/* The SDM (exceptions of type 4) has #GP where these are not aligned; AMD's CPUs do not check. */
+static bool is_sha(const struct form *form)
+{
+    switch (form->mnemonic) {
+    case ZYDIS_MNEMONIC_SHA1MSG1:
+    case ZYDIS_MNEMONIC_SHA1MSG2:
+    case ZYDIS_MNEMONIC_SHA1NEXTE:
+    case ZYDIS_MNEMONIC_SHA1RNDS4:
+    case ZYDIS_MNEMONIC_SHA256MSG1:
+    case ZYDIS_MNEMONIC_SHA256MSG2:
+    case ZYDIS_MNEMONIC_SHA256RNDS2:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* These get stores into their operand before or after, so that it must be known and good. */
 static bool wants_known(const struct form *form)
 {
@@ -196,17 +213,17 @@ static bool wants_known(const struct form *form)
     }
 }
 
-bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEncoderOperand *op, ZydisInstructionAttributes *prefixes,
-                  struct gen_mem *mem)
+bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEncoderOperand *op,
+                  ZydisInstructionAttributes *prefixes, struct gen_mem *mem)
 {
     bool known = wants_known(form);
-    bool aligned = wants_alignment(form) && (form->class == FORM_X87 || known || rng_percent(&g->rng, 80));
+    bool aligned = wants_alignment(form) && (known || is_sha(form) || rng_percent(&g->rng, 80));
 
     *mem = (struct gen_mem){.used = true, .base = -1, .index = -1, .vector_index = -1};
     if (is_gather(form))
         return pick_gather(g, form, op, mem);
     bool moffs = op->mem.base == ZYDIS_REGISTER_NONE;
-    mem->bad = !known && rng_percent(&g->rng, 2);
+    mem->bad = !known && !is_sha(form) && rng_percent(&g->rng, 2);
     uint64_t target = mem->bad ? bad_target(g, size) : gen_target(g, size, aligned);
     mem->target = (uint32_t)target;
     if (moffs) {
@@ -219,11 +236,13 @@ bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEn
         return pick_absolute(g, op, mem, target);
     if (!pick_registers(g, op, mem, target))
         return false;
+    if (is_sha(form) && ((mem->target & 15) || mem->bad))
+        return false;
     if (mem->base >= 0 && rng_percent(&g->rng, 8)) {
         *prefixes |= ZYDIS_ATTRIB_HAS_SEGMENT_GS;
         mem->base_val -= SEQ_GS_BASE;
     } else if (rng_percent(&g->rng, 4)) {
-        *prefixes |= rng_percent(&g->rng, 50) ? ZYDIS_ATTRIB_HAS_SEGMENT_ES : ZYDIS_ATTRIB_HAS_SEGMENT_DS; /* no effect */
+        *prefixes |= ZYDIS_ATTRIB_HAS_SEGMENT_ES; /* no effect */
     }
     return true;
 }

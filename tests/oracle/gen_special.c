@@ -48,7 +48,13 @@ static bool before_bsf(struct gen *g, const ZydisDecodedOperand *ops, const stru
     if (reg < 0)
         return gen_store32(g, mem->target, (uint32_t)rng_next(&g->rng) | 0x00100010) &&
                gen_store32(g, mem->target + 4, (uint32_t)rng_next(&g->rng));
-    const uint8_t or_imm[] = {(uint8_t)(0x48 | reg >> 3), 0x81, (uint8_t)(0xc8 | (reg & 7)), 0x00, (uint8_t)(1 + rng_below(&g->rng, 255)), 0x10, 0x00};
+    const uint8_t or_imm[] = {(uint8_t)(0x48 | reg >> 3),
+                              0x81,
+                              (uint8_t)(0xc8 | (reg & 7)),
+                              0x00,
+                              (uint8_t)(1 + rng_below(&g->rng, 255)),
+                              0x10,
+                              0x00};
     g->pointers &= (uint16_t) ~(1u << reg);
     return gen_bytes(g, or_imm, sizeof(or_imm));
 }
@@ -60,7 +66,8 @@ static bool before_bt(struct gen *g, const ZydisDecodedOperand *ops, const struc
 
     if (ops[0].type != ZYDIS_OPERAND_TYPE_MEMORY || reg < 0)
         return true;
-    if (reg == X86_RSP || reg == gpr_of(&(ZydisDecodedOperand){.type = ZYDIS_OPERAND_TYPE_REGISTER, .reg.value = ops[0].mem.base}) ||
+    if (reg == X86_RSP ||
+        reg == gpr_of(&(ZydisDecodedOperand){.type = ZYDIS_OPERAND_TYPE_REGISTER, .reg.value = ops[0].mem.base}) ||
         reg == gpr_of(&(ZydisDecodedOperand){.type = ZYDIS_OPERAND_TYPE_REGISTER, .reg.value = ops[0].mem.index}))
         return false;
     (void)mem;
@@ -124,7 +131,8 @@ static bool before_popf(struct gen *g)
 {
     uint8_t push[5] = {0x68};
 
-    store_le32(push + 1, (uint32_t)rng_next(&g->rng) & (X86_FLAGS_STATUS | X86_FLAG_DF | X86_FLAG_ID | X86_FLAG_IF | X86_FLAG_IOPL));
+    store_le32(push + 1, (uint32_t)rng_next(&g->rng) &
+                             (X86_FLAGS_STATUS | X86_FLAG_DF | X86_FLAG_ID | X86_FLAG_IF | X86_FLAG_IOPL));
     return gen_bytes(g, push, sizeof(push));
 }
 
@@ -165,7 +173,8 @@ bool gen_before(struct gen *g, const ZydisDecodedInstruction *insn, const ZydisD
     case ZYDIS_MNEMONIC_VLDMXCSR:
         return gen_store32(g, mem->target, rng_percent(&g->rng, 95) ? random_mxcsr(g) : 0xfffc0000);
     case ZYDIS_MNEMONIC_FLDCW:
-        return gen_store32(g, mem->target, (rng_percent(&g->rng, 90) ? 0x7f : 0x40) | (uint32_t)(rng_next(&g->rng) & 0xffc0));
+        return gen_store32(g, mem->target,
+                           (rng_percent(&g->rng, 90) ? 0x7f : 0x40) | (uint32_t)(rng_next(&g->rng) & 0xffc0));
     case ZYDIS_MNEMONIC_FXRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR64:
         return gen_store32(g, mem->target + 24, random_mxcsr(g));
@@ -214,7 +223,9 @@ bool gen_after(struct gen *g, const ZydisDecodedInstruction *insn, const struct 
         /* fall through */
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXSAVE64: {
-        const uint8_t zero16[] = {0x66, 0xc7, 0x04, 0x25, (uint8_t)(t + 6), (uint8_t)((t + 6) >> 8), (uint8_t)(t >> 16), (uint8_t)(t >> 24), 0, 0};
+        const uint8_t zero16[] = {
+            0x66, 0xc7, 0x04, 0x25, (uint8_t)(t + 6), (uint8_t)((t + 6) >> 8), (uint8_t)(t >> 16), (uint8_t)(t >> 24),
+            0,    0};
         return gen_bytes(g, zero16, sizeof(zero16)) && clear(g, t + 8, t + 24) && clear(g, t + 28, t + 32);
     }
     default:

@@ -3,18 +3,18 @@
 #define RAM_SIZE (2 * MIB)
 
 /* Guest-physical. The kernel sees all of it at KERNEL + address. */
-#define KERNEL      UINT64_C(0xffffffff80000000)
-#define ROOT        0x1000
-#define TABLES      0x2000
-#define GDT         0x20000
-#define TSS         0x20100
-#define IDT         0x21000
-#define HANDLERS    0x22000 /* HLT for vector n at + 16 n */
-#define STACK_TOP   0x25000
-#define CODE        0x30000
-#define DATA        0x40000
-#define POOL        0x50000
-#define STACK       0x60000
+#define KERNEL    UINT64_C(0xffffffff80000000)
+#define ROOT      0x1000
+#define TABLES    0x2000
+#define GDT       0x20000
+#define TSS       0x20100
+#define IDT       0x21000
+#define HANDLERS  0x22000 /* HLT for vector n at + 16 n */
+#define STACK_TOP 0x25000
+#define CODE      0x30000
+#define DATA      0x40000
+#define POOL      0x50000
+#define STACK     0x60000
 
 /* Linux's selectors, so that reading them natively gives the same. */
 #define SEL_KERNEL_CS 0x10
@@ -58,7 +58,7 @@ static void make_tables(struct guest *guest)
     poke64(guest, GDT + 0x30, UINT64_C(0x00affb000000ffff)); /* user code, 64-bit */
     poke64(guest, GDT + SEL_TSS, 0x67 | (tss & 0xffffff) << 16 | UINT64_C(0x8b) << 40 | (tss >> 24 & 0xff) << 56);
     poke64(guest, GDT + SEL_TSS + 8, tss >> 32);
-    poke64(guest, TSS + 4, KERNEL + STACK_TOP); /* RSP0 */
+    poke64(guest, TSS + 4, KERNEL + STACK_TOP);                /* RSP0 */
     store_le16(ram_host(&guest->box.ram, TSS + 102, 2), 0x68); /* no I/O bitmap */
 
     for (unsigned v = 0; v < 256; v++) {
@@ -142,7 +142,8 @@ static bool save(struct guest *guest, struct seq_state *out)
     uint64_t handler = st.rip - KERNEL - HANDLERS;
     if (handler >= 16 * 256)
         return false;
-    if (ram_read(&guest->box.ram, st.gpr[X86_RSP] - KERNEL, frame, STACK_TOP - (st.gpr[X86_RSP] - KERNEL) < 48 ? 40 : 48))
+    if (ram_read(&guest->box.ram, st.gpr[X86_RSP] - KERNEL, frame,
+                 STACK_TOP - (st.gpr[X86_RSP] - KERNEL) < 48 ? 40 : 48))
         return false;
     memcpy(out->gpr, st.gpr, sizeof(out->gpr));
     out->vector = (uint32_t)handler / 16;

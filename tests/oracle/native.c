@@ -21,7 +21,8 @@
 
 static void *map_fixed(uint64_t addr, size_t len, int prot)
 {
-    return mmap((void *)(uintptr_t)addr, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
+    return mmap((void *)(uintptr_t)addr, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE,
+                -1, 0);
 }
 
 /* ---- the child ---- */
@@ -124,9 +125,9 @@ static void child_prepare(void)
         sigaction(signals[i], &sa, NULL);
 
     int rw = PROT_READ | PROT_WRITE;
-    if (map_fixed(SEQ_CODE, SEQ_CODE_SIZE, rw | PROT_EXEC) == MAP_FAILED || map_fixed(SEQ_DATA, SEQ_DATA_SIZE, rw) == MAP_FAILED ||
-        map_fixed(SEQ_POOL, SEQ_POOL_SIZE, rw) == MAP_FAILED || map_fixed(SEQ_STACK, SEQ_STACK_SIZE, rw) == MAP_FAILED ||
-        map_fixed(NATIVE_CTL, 4096, rw) == MAP_FAILED)
+    if (map_fixed(SEQ_CODE, SEQ_CODE_SIZE, rw | PROT_EXEC) == MAP_FAILED ||
+        map_fixed(SEQ_DATA, SEQ_DATA_SIZE, rw) == MAP_FAILED || map_fixed(SEQ_POOL, SEQ_POOL_SIZE, rw) == MAP_FAILED ||
+        map_fixed(SEQ_STACK, SEQ_STACK_SIZE, rw) == MAP_FAILED || map_fixed(NATIVE_CTL, 4096, rw) == MAP_FAILED)
         _exit(1);
     seq_pool(pool);
     memcpy((void *)(uintptr_t)SEQ_POOL, pool, sizeof(pool));

@@ -88,7 +88,8 @@ static void print_state(const struct seq_state *st)
 
     for (unsigned i = 0; i < X86_N_GPR; i++)
         printf("  %s %016" PRIx64 "%s", gpr[i], st->gpr[i], i % 4 == 3 ? "\n" : "");
-    printf("  rflags %" PRIx64 "  fcw %04x fsw %04x ftw %02x  mxcsr %04x\n", st->rflags, st->fcw, st->fsw, st->ftw, st->mxcsr);
+    printf("  rflags %" PRIx64 "  fcw %04x fsw %04x ftw %02x  mxcsr %04x\n", st->rflags, st->fcw, st->fsw, st->ftw,
+           st->mxcsr);
 }
 
 static void report(struct oracle *o, uint64_t seed)
@@ -187,9 +188,12 @@ static int usage(void)
 
 static int parse(struct oracle *o, int argc, char **argv)
 {
-    static const struct option options[] = {{"count", required_argument, NULL, 'c'},  {"seed", required_argument, NULL, 's'},
-                                            {"engine", required_argument, NULL, 'e'}, {"self", no_argument, NULL, 'S'},
-                                            {"keep-going", no_argument, NULL, 'k'},   {"print", no_argument, NULL, 'p'},
+    static const struct option options[] = {{"count", required_argument, NULL, 'c'},
+                                            {"seed", required_argument, NULL, 's'},
+                                            {"engine", required_argument, NULL, 'e'},
+                                            {"self", no_argument, NULL, 'S'},
+                                            {"keep-going", no_argument, NULL, 'k'},
+                                            {"print", no_argument, NULL, 'p'},
                                             {0}};
     int opt;
 

@@ -183,7 +183,8 @@ void seq_print(const struct seq *seq, FILE *out)
         for (unsigned b = 0; b < seq->insn[i].len; b++)
             sprintf(hex + 2 * b, "%02x", code[offsets[i] + b]);
         if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code + offsets[i], len - offsets[i], &insn, ops)))
-            ZydisFormatterFormatInstruction(&formatter, &insn, ops, insn.operand_count_visible, text, sizeof(text), addr, NULL);
+            ZydisFormatterFormatInstruction(&formatter, &insn, ops, insn.operand_count_visible, text, sizeof(text),
+                                            addr, NULL);
         fprintf(out, "  %3u %08" PRIx64 "  %-30s %s\n", seq->insn[i].group, addr, hex, text);
     }
 }

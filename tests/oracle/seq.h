@@ -15,22 +15,22 @@
 #include "x86/state.h"
 
 /* All below 2 GiB, so that 32-bit and absolute addressing reach it. What lies around each region is not mapped. */
-#define SEQ_CODE      0x10000000u
-#define SEQ_CODE_SIZE 4096u
-#define SEQ_DATA      0x20000000u
-#define SEQ_DATA_SIZE 8192u /* read and write */
-#define SEQ_POOL      (SEQ_DATA + SEQ_DATA_SIZE)
-#define SEQ_POOL_SIZE 4096u /* constants, read only */
-#define SEQ_STACK     0x30000000u
+#define SEQ_CODE       0x10000000u
+#define SEQ_CODE_SIZE  4096u
+#define SEQ_DATA       0x20000000u
+#define SEQ_DATA_SIZE  8192u /* read and write */
+#define SEQ_POOL       (SEQ_DATA + SEQ_DATA_SIZE)
+#define SEQ_POOL_SIZE  4096u /* constants, read only */
+#define SEQ_STACK      0x30000000u
 #define SEQ_STACK_SIZE 4096u
-#define SEQ_GS_BASE   0x5000u
+#define SEQ_GS_BASE    0x5000u
 
 /* The writable memory of the sandbox in one piece: data, then stack. */
 #define SEQ_MEM_SIZE (SEQ_DATA_SIZE + SEQ_STACK_SIZE)
 
 /* The pool's contents: indices for gathers, which must stay near their base. */
-#define SEQ_POOL_INDEX32 SEQ_POOL
-#define SEQ_POOL_INDEX64 (SEQ_POOL + 2048)
+#define SEQ_POOL_INDEX32   SEQ_POOL
+#define SEQ_POOL_INDEX64   (SEQ_POOL + 2048)
 #define SEQ_POOL_INDEX_MAX 16 /* their magnitude */
 
 #define SEQ_MAX_INSNS  192

@@ -1,0 +1,133 @@
+/*
+ * run - the assembler corpus on an engine, as TAP.
+ *
+ *   run [--engine NAME] SOURCEDIR IMAGE...
+ *
+ * Each image (NAME.bin) starts as a multiboot kernel does: flat 32-bit protected mode, no paging. NAME.S in the source directory says
+ * what to expect at the end, which is HLT with interrupts off, or a triple fault.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "box/box.h"
+#include "expect.h"
+
+#define LOAD_ADDR 0xa000
+#define ENTRY_OFF 28 /* in the multiboot header */
+#define RAM_SIZE  (64 * MIB)
+#define MAX_INSNS 20000000
+#define MAX_IMAGE (0x10000 - LOAD_ADDR)
+
+static struct x86_seg flat(uint16_t sel, uint16_t type)
+{
+    return (struct x86_seg){
+        .sel = sel, .limit = UINT32_MAX, .attr = X86_SEG_P | X86_SEG_S | X86_SEG_DB | X86_SEG_G | type};
+}
+
+/* Multiboot specification 0.6.96, 3.2 */
+static void start_state(struct x86_state *st, uint32_t entry)
+{
+    x86_state_reset(st, true);
+    st->cr0 = X86_CR0_PE | X86_CR0_ET;
+    st->rflags = X86_FLAG_FIXED;
+    st->rip = entry;
+    st->gpr[X86_RAX] = 0x2badb002;
+    for (unsigned i = 0; i < X86_N_SEG; i++)
+        st->seg[i] = flat(0x10, 0x3);
+    st->seg[X86_CS] = flat(0x08, 0xb);
+}
+
+static int load(struct box *box, const char *path, uint32_t *entry, struct err *err)
+{
+    static uint8_t image[MAX_IMAGE];
+
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return err_set(err, -errno, "%s: cannot be opened", path);
+    size_t n = fread(image, 1, sizeof(image), f);
+    fclose(f);
+    if (n < ENTRY_OFF + 4 || load_le32(image) != 0x1badb002)
+        return err_set(err, -EINVAL, "%s: no image of a test", path);
+    *entry = load_le32(image + ENTRY_OFF);
+    box_poke(box, LOAD_ADDR, image, n);
+    return 0;
+}
+
+/* The test's name: its path without directories and ".bin". */
+static void name_of(const char *path, char *name, size_t len)
+{
+    const char *slash = strrchr(path, '/');
+
+    snprintf(name, len, "%s", slash ? slash + 1 : path);
+    char *dot = strrchr(name, '.');
+    if (dot)
+        *dot = '\0';
+}
+
+static bool run_one(const char *engine, const char *sources, const char *image)
+{
+    static struct x86_state st;
+    struct err err = {0};
+    struct expects expects;
+    struct box box;
+    char name[128], source[4096];
+    uint32_t entry = 0;
+    bool ok = false;
+
+    name_of(image, name, sizeof(name));
+    snprintf(source, sizeof(source), "%s/%s.S", sources, name);
+    if (expect_read(&expects, source, &err))
+        goto out;
+    if (box_open(&box, engine, RAM_SIZE, &err))
+        goto free_expects;
+    if (load(&box, image, &entry, &err))
+        goto close_box;
+    start_state(&st, entry);
+    box.type->set(box.vcpu, &st);
+    enum engine_exit end = box.type->run(box.vcpu, MAX_INSNS);
+    box.type->get(box.vcpu, &st);
+    ok = expect_check(&expects, &box, &st, end) == 0;
+    if (!ok) {
+        char text[8192];
+        x86_state_print(&st, text, sizeof(text));
+        for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+            printf("#   %s\n", line);
+    }
+close_box:
+    box_close(&box);
+free_expects:
+    expect_free(&expects);
+out:
+    if (err.msg[0])
+        printf("# %s\n", err.msg);
+    printf("%s - %s\n", ok ? "ok" : "not ok", name);
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {{"engine", required_argument, NULL, 'e'}, {0}};
+    const char *engine = "interp";
+    int opt, failed = 0;
+
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (opt != 'e') {
+            fprintf(stderr, "usage: run [--engine NAME] SOURCEDIR IMAGE...\n");
+            return 2;
+        }
+        engine = optarg;
+    }
+    if (argc - optind < 2) {
+        fprintf(stderr, "usage: run [--engine NAME] SOURCEDIR IMAGE...\n");
+        return 2;
+    }
+    const char *sources = argv[optind++];
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    printf("1..%d\n", argc - optind);
+    for (int i = optind; i < argc; i++)
+        failed += !run_one(engine, sources, argv[i]);
+    printf("# %d passed, %d failed\n", argc - optind - failed, failed);
+    return failed != 0;
+}
