@@ -15,10 +15,23 @@ struct bind_entry {
 };
 
 /* A new op_*.c adds its line here. */
-#define BIND_TABLES(X)                                                                                         \
-    X(op_system_binds)                                                                                         \
-    X(op_segment_binds) X(op_flags_binds) X(op_far_binds) X(op_interrupt_binds) X(op_io_binds) X(op_alu_binds) \
-        X(op_mov_binds) X(op_flow_binds) X(op_stack_binds) X(vector_binds) X(vector_x87_binds)
+/* clang-format off */
+#define BIND_TABLES(X) \
+    X(vector_binds) \
+    X(vector_mask_binds) \
+    X(vector_x87_binds) \
+    X(vector_xsave_binds) \
+    X(op_system_binds) \
+    X(op_segment_binds) \
+    X(op_flags_binds) \
+    X(op_far_binds) \
+    X(op_interrupt_binds) \
+    X(op_io_binds) \
+    X(op_alu_binds) \
+    X(op_mov_binds) \
+    X(op_flow_binds) \
+    X(op_stack_binds)
+/* clang-format on */
 
 #define BIND_DECLARE(table) extern const struct bind_entry table[];
 BIND_TABLES(BIND_DECLARE)

@@ -25,7 +25,7 @@ void vector_check_avx(struct interp *c)
         interp_raise(c, X86_NM);
 }
 
-static void check_mmx(struct interp *c, unsigned flags)
+void vector_check_mmx(struct interp *c, unsigned flags)
 {
     if ((c->st.cr0 & X86_CR0_EM) || ((flags & VECTOR_SSE) && !(c->st.cr4 & X86_CR4_OSFXSR)))
         interp_raise(c, X86_UD);
@@ -39,7 +39,7 @@ static inline void check_mode(struct interp *c, unsigned flags)
     if (flags & VECTOR_AVX)
         vector_check_avx(c);
     else if (flags & VECTOR_MMX)
-        check_mmx(c, flags);
+        vector_check_mmx(c, flags);
     else
         vector_check_sse(c);
 }

@@ -63,6 +63,7 @@ bool vector_stub_trapped(struct interp *c, const struct insn *in, void *mem);
 /* Raise what the mode forbids (SDM Vol. 2A 2.4, Vol. 3A tables 2-2 and 13-1). */
 void vector_check_sse(struct interp *c);
 void vector_check_avx(struct interp *c);
+void vector_check_mmx(struct interp *c, unsigned flags); /* VECTOR_SSE: uses XMM registers too */
 
 /* Runs `in` on operand mem, raising #XM when it comes to that. */
 void vector_exec(struct interp *c, const struct insn *in, void *mem);
@@ -87,6 +88,10 @@ static inline uint16_t vector_x87_fcw(uint16_t v)
     return (v & 0x1f3f) | 0x40;
 }
 
+/* What any MMX instruction but EMMS does to TOP and tags (SDM Vol. 1 9.5). */
+void vector_x87_enter_mmx(struct x86_fxsave *fx);
+
+/* As FNINIT: the registers keep their contents, but are empty. */
 void vector_x87_init(struct x86_fxsave *fx);
 
 #endif

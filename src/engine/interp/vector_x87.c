@@ -48,7 +48,12 @@ static void set_fsw(struct x86_fxsave *fx, uint16_t fsw)
     fx->fsw = fsw;
 }
 
-/* As FNINIT: the registers keep their contents, but are empty. */
+void vector_x87_enter_mmx(struct x86_fxsave *fx)
+{
+    set_fsw(fx, fx->fsw & (uint16_t)~0x3800);
+    fx->ftw = 0xff;
+}
+
 void vector_x87_init(struct x86_fxsave *fx)
 {
     fx->fcw = 0x37f;

@@ -2,7 +2,7 @@
 #ifndef TESTS_UNIT_ENGINE_VECTOR_FAKE_H
 #define TESTS_UNIT_ENGINE_VECTOR_FAKE_H
 
-#include "engine/interp/interp.h"
+#include "engine/interp/bind.h"
 
 #define FAKE_BASE UINT64_C(0x400000) /* linear address of the memory */
 #define FAKE_SIZE 4096u
@@ -15,7 +15,13 @@ uint8_t *fake_memory(struct interp *c);
 /* State and memory; each keeps its own vector unit. */
 void fake_copy(struct interp *to, const struct interp *from);
 
-/* Runs one instruction: the vector it raised, or FAKE_NONE. */
+/* Decodes and runs the instruction `hex` in the mode of c->code_size, RIP 0x1000; the vector it raised, or FAKE_NONE. */
+unsigned fake_exec(struct interp *c, const char *hex);
+
+/* The handler of a decoded instruction and its operands, as bind_insn() fills them for flat 64-bit addressing; NULL for #UD. */
+interp_fn fake_bind(const struct x86_insn *xi, struct insn *in);
+
+/* Runs one bound instruction: the vector it raised, or FAKE_NONE. */
 unsigned fake_run(struct interp *c, const struct insn *in);
 
 /* From now on, whether memory counts as a device, reached by copies alone. */
