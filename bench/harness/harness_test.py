@@ -46,7 +46,7 @@ class MeasureTest(unittest.TestCase):
 
     def test_failures_are_named(self):
         """Whatever goes wrong, the run says so and keeps what it has."""
-        self.assertIn("exit status 3: no such thing", self.guest("echo no such thing >&2; exit 3").error)
+        self.assertIn("exit status 3: no such thing", self.guest("printf 'no such thing\\nrip 0\\n' >&2; exit 3").error)
         self.assertIn("ended before", self.guest("echo bench: init").error)
         self.assertIn("no result of sort", self.guest("echo bench: init; echo bench: done").error)
         self.assertIn("sort status 1", self.guest("echo bench: init; echo bench: failed sort status 1; echo bench: done").error)

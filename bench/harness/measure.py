@@ -104,12 +104,12 @@ class Console:
         return time.monotonic() - self.start
 
     def last_words(self):
-        """The last line on stderr, else on the console."""
+        """What it had to say: the first line on stderr (registers may follow), else the last on the console."""
         self.errors.seek(0)
-        for text in (self.errors.read(), self.tail):
+        for text, which in ((self.errors.read(), 0), (self.tail, -1)):
             lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
             if lines:
-                return f": {lines[-1][:200]}"
+                return f": {lines[which][:200]}"
         return ""
 
 
