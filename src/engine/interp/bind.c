@@ -3,9 +3,12 @@
 
 #include <assert.h>
 
-#define BIND_ADDRESS(table) table,
-static const struct bind_entry *const tables[] = {BIND_TABLES(BIND_ADDRESS) NULL};
-#undef BIND_ADDRESS
+#define BIND_TABLE(table) table,
+static const struct bind_entry *const tables[] = {
+#include "engine/interp/binds.def"
+    NULL,
+};
+#undef BIND_TABLE
 
 void op_ud(struct interp *c, const struct insn *in)
 {

@@ -1,6 +1,6 @@
 /*
  * From a decoded instruction to a handler and its resolved operands. Each op_*.c (and vector's files) exports a table of what it
- * implements; BIND_TABLES is the list of them. Built once at engine open; read-only after that.
+ * implements; binds.def is the list of them. Built once at engine open; read-only after that.
  */
 #ifndef ENGINE_INTERP_BIND_H
 #define ENGINE_INTERP_BIND_H
@@ -14,28 +14,9 @@ struct bind_entry {
     interp_fn (*bind)(const struct x86_insn *xi, struct insn *in, const struct x86_cpuid *cpuid);
 };
 
-/* A new op_*.c adds its line here. */
-/* clang-format off */
-#define BIND_TABLES(X) \
-    X(vector_binds) \
-    X(vector_mask_binds) \
-    X(vector_x87_binds) \
-    X(vector_xsave_binds) \
-    X(op_system_binds) \
-    X(op_segment_binds) \
-    X(op_flags_binds) \
-    X(op_far_binds) \
-    X(op_interrupt_binds) \
-    X(op_io_binds) \
-    X(op_alu_binds) \
-    X(op_mov_binds) \
-    X(op_flow_binds) \
-    X(op_stack_binds)
-/* clang-format on */
-
-#define BIND_DECLARE(table) extern const struct bind_entry table[];
-BIND_TABLES(BIND_DECLARE)
-#undef BIND_DECLARE
+#define BIND_TABLE(table) extern const struct bind_entry table[];
+#include "engine/interp/binds.def"
+#undef BIND_TABLE
 
 /*
  * A mnemonic may stand in several tables (MOV with general and with control registers, MOVSD of strings and of SSE): each bind()

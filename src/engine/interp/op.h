@@ -113,14 +113,17 @@ typedef uint8_t mmu_u8;
                          : "memory");                                                             \
         return done;                                                                              \
     }                                                                                             \
-    OP_INLINE void op_rmw##bits(struct interp *c, const struct insn *in, op_fn##bits fn, type b)  \
+    OP_INLINE void op_rmw_at##bits(struct interp *c, uint64_t lin, op_fn##bits fn, type b)        \
     {                                                                                             \
-        uint64_t lin = insn_lin(c, in, (bits) / 8, true);                                         \
         uint8_t *host = mmu_hit_write(c, lin, (bits) / 8);                                        \
         if (LIKELY(host != NULL))                                                                 \
             *(volatile mmu_u##bits *)host = fn(c, *(volatile mmu_u##bits *)host, b);              \
         else                                                                                      \
             op_rmw_slow##bits(c, lin, fn, b);                                                     \
+    }                                                                                             \
+    OP_INLINE void op_rmw##bits(struct interp *c, const struct insn *in, op_fn##bits fn, type b)  \
+    {                                                                                             \
+        op_rmw_at##bits(c, insn_lin(c, in, (bits) / 8, true), fn, b);                             \
     }                                                                                             \
     OP_INLINE void op_lock_host##bits(struct interp *c, uint8_t *host, op_fn##bits fn, type b)    \
     {                                                                                             \
@@ -129,14 +132,17 @@ typedef uint8_t mmu_u8;
         while (!op_cas##bits(host, &old, fn(c, old, b)))                                          \
             c->st.rflags = flags;                                                                 \
     }                                                                                             \
-    OP_INLINE void op_lock##bits(struct interp *c, const struct insn *in, op_fn##bits fn, type b) \
+    OP_INLINE void op_lock_at##bits(struct interp *c, uint64_t lin, op_fn##bits fn, type b)       \
     {                                                                                             \
-        uint64_t lin = insn_lin(c, in, (bits) / 8, true);                                         \
         uint8_t *host = mmu_hit_write(c, lin, (bits) / 8);                                        \
         if (LIKELY(host != NULL))                                                                 \
             op_lock_host##bits(c, host, fn, b);                                                   \
         else                                                                                      \
             op_lock_slow##bits(c, lin, fn, b);                                                    \
+    }                                                                                             \
+    OP_INLINE void op_lock##bits(struct interp *c, const struct insn *in, op_fn##bits fn, type b) \
+    {                                                                                             \
+        op_lock_at##bits(c, insn_lin(c, in, (bits) / 8, true), fn, b);                            \
     }
 OP_SIZES(OP_RMW)
 #undef OP_RMW

@@ -2,18 +2,9 @@
  * Arithmetic and logic on two operands or one (SDM Vol. 2: ADD, OR, ADC, SBB, AND, SUB, XOR, CMP, TEST; INC, DEC, NOT, NEG; ADCX, ADOX).
  * The host's own instruction computes the result and all its flags, the undefined ones too.
  */
-#include "engine/interp/op.h"
+#include "engine/interp/alu.h"
 
 /* ---- two operands ---- */
-
-#define ALU_ALL_FLAGS(bits, type, sfx, r, name, insn)                                 \
-    OP_INLINE type name##bits(struct interp *c, type a, type b)                       \
-    {                                                                                 \
-        uint16_t ax;                                                                  \
-        __asm__(insn sfx " %2, %0" OP_FLAGS_OUT : "+" r(a), "=&a"(ax) : r(b) : "cc"); \
-        flags_set(c, ax);                                                             \
-        return a;                                                                     \
-    }
 
 #define ALU_CARRY_IN(bits, type, sfx, r, name, insn)             \
     OP_INLINE type name##bits(struct interp *c, type a, type b)  \
@@ -27,14 +18,12 @@
         return a;                                                \
     }
 
-OP_SIZES(ALU_ALL_FLAGS, add, "add")
 OP_SIZES(ALU_ALL_FLAGS, or, "or")
 OP_SIZES(ALU_CARRY_IN, adc, "adc")
 OP_SIZES(ALU_CARRY_IN, sbb, "sbb")
 OP_SIZES(ALU_ALL_FLAGS, and, "and")
 OP_SIZES(ALU_ALL_FLAGS, sub, "sub")
 OP_SIZES(ALU_ALL_FLAGS, xor, "xor")
-OP_SIZES(ALU_ALL_FLAGS, cmp, "cmp")
 OP_SIZES(ALU_ALL_FLAGS, test, "test")
 
 OP_SIZES(OP_BINARY_WRITES, add)
