@@ -72,7 +72,9 @@ static void test_edge(void **state)
     struct board b;
 
     open_board(&b);
+    route(&b, 4, 1, 0x10044);
     set(&b, 4, true); /* masked: lost */
+    assert_int_equal(ack(&b.a, 1), -1);
     route(&b, 4, 1, 0x44);
     assert_int_equal(ack(&b.a, 1), -1);
     set(&b, 4, true); /* told again, no edge */

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <sched.h>
 
 #include "apic_fixture.h"
 
@@ -630,6 +631,60 @@ static void test_init_reset(void **state)
     apic_close(&a);
 }
 
+/*
+ * An interrupt arrives while its CPU raises TPR over another that was pending, and lowers PIN_INTR for that one: the pin must be up
+ * again for the new one.
+ */
+#define ROUNDS 50000
+
+struct sender {
+    struct apic_fixture *a;
+    _Atomic unsigned round;
+};
+
+static void *send_each_round(void *opaque)
+{
+    struct sender *s = opaque;
+    const struct apic_msg msg = {.mode = APIC_FIXED, .vector = 0x81};
+
+    for (unsigned i = 1; i <= ROUNDS; i++) {
+        while (atomic_load(&s->round) != i)
+            sched_yield();
+        for (unsigned n = i & 127; n; n--)
+            atomic_signal_fence(memory_order_seq_cst);
+        apic_bus_send(&s->a->bus, &msg);
+    }
+    return NULL;
+}
+
+static void test_no_interrupt_is_lost(void **state)
+{
+    struct apic_fixture a;
+    struct sender s = {.a = &a};
+    pthread_t thread;
+
+    apic_open(&a);
+    enable(&a);
+    const struct vcpu_apic_ops *ops = a.port[0].apic_ops;
+    ipi(&a, 1, 0, 0x31);
+    assert_int_equal(pthread_create(&thread, NULL, send_each_round, &s), 0);
+    for (unsigned i = 1; i <= ROUNDS; i++) {
+        atomic_store(&s.round, i);
+        for (unsigned n = 0; n < 4; n++) {
+            ops->cr8_set(a.port[0].apic, 0);
+            ops->cr8_set(a.port[0].apic, 4);
+        }
+        while (!(pins(&a, 0) & PIN_INTR)) /* for ever, if one is lost */
+            sched_yield();
+        assert_int_equal(ack(&a, 0), 0x81);
+        set_reg(&a, 0, EOI, 0);
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(ack(&a, 0), -1);
+    assert_int_equal(pins(&a, 0), 0);
+    apic_close(&a);
+}
+
 static void test_odd_accesses(void **state)
 {
     struct apic_fixture a;
@@ -721,6 +776,7 @@ int main(void)
         cmocka_unit_test(test_x2apic_illegal),
         cmocka_unit_test(test_x2apic_ipis),
         cmocka_unit_test(test_init_reset),
+        cmocka_unit_test(test_no_interrupt_is_lost),
         cmocka_unit_test(test_odd_accesses),
         cmocka_unit_test(test_state),
     };
