@@ -191,12 +191,25 @@ static void op_stmxcsr(struct interp *c, const struct insn *in)
     mmu_store32(c, insn_lin(c, in, 4, true), c->st.fx.mxcsr);
 }
 
-/* in->imm: the first byte of each register to clear. Outside 64-bit mode only eight registers are there. */
-static void op_vzero(struct interp *c, const struct insn *in)
+/* Outside 64-bit mode only eight registers are there. */
+static inline void clear_from(struct interp *c, unsigned first)
+{
+    unsigned n = c->code_size == 8 ? 16 : 8;
+
+    for (unsigned i = 0; i < n; i++)
+        memset(c->st.ymm[i] + first, 0, 32 - first);
+}
+
+static void op_vzeroall(struct interp *c, const struct insn *in)
 {
     vector_check_avx(c);
-    for (unsigned i = 0; i < (c->code_size == 8 ? 16u : 8u); i++)
-        memset(c->st.ymm[i] + in->imm, 0, 32 - in->imm);
+    clear_from(c, 0);
+}
+
+static void op_vzeroupper(struct interp *c, const struct insn *in)
+{
+    vector_check_avx(c);
+    clear_from(c, 16);
 }
 
 static interp_fn bind_state(const struct x86_insn *xi, struct insn *in, const struct x86_cpuid *cpuid)
@@ -210,8 +223,7 @@ static interp_fn bind_state(const struct x86_insn *xi, struct insn *in, const st
     case ZYDIS_MNEMONIC_VSTMXCSR:
         return op_stmxcsr;
     default:
-        in->imm = xi->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 0 : 16;
-        return op_vzero;
+        return xi->insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? op_vzeroall : op_vzeroupper;
     }
 }
 
