@@ -132,6 +132,10 @@ class ReportTest(unittest.TestCase):
         failed = self.summary(measure.Run(32, error="went away"))
         self.assertTrue(failed.failed)
         self.assertIn("1 of 1 runs: went away", self.text(failed))
+        half = run_of("a", 6.0, error="went away")
+        half.boot_s, half.total_s = 1.0, 2.0
+        half = self.summary(half)
+        self.assertEqual((half.ratio, half.system["boot_s"], half.system["total_s"]), ({"sort": 2.0}, 1.0, None))
         missing = report.Summary(engines.QEMU, 32, missing="not here")
         self.assertTrue(missing.failed)
         self.assertIn("MISSING  QEMU TCG: not here", self.text(missing))

@@ -19,7 +19,7 @@ CLOCK_SECONDS = 1  # shorter workloads say nothing about it: the lines take a mi
 
 @dataclass
 class Summary:
-    """An engine's medians. What a failed run measured before it failed counts; wrong results do not."""
+    """An engine's medians. Workloads that a failed run completed count, its time and memory do not, nor do wrong results."""
     engine: engines.Engine
     scale: int
     runs: list = field(default_factory=list)
@@ -103,7 +103,8 @@ def summarize(engine, scale, runs, native_runs, names):
         if base:
             summary.ratio[name] = ns / base
     summary.clock = own_ns / host_ns - 1 if host_ns >= CLOCK_SECONDS * 1e9 else None
-    summary.system = {key: _median(map(value, runs)) for key, _, value, _ in SYSTEM_ROWS}
+    whole = [run for run in runs if not run.error]
+    summary.system = {key: _median(map(value, runs if key == "boot_s" else whole)) for key, _, value, _ in SYSTEM_ROWS}
     return summary
 
 
