@@ -5,7 +5,9 @@
 
 #include "device/acpi_pm.h"
 #include "device/debugexit.h"
+#include "device/fwcfg.h"
 #include "device/hpet.h"
+#include "device/i8042.h"
 #include "device/ioapic.h"
 #include "device/lapic.h"
 #include "device/lpc.h"
@@ -13,10 +15,12 @@
 #include "device/pic.h"
 #include "device/pit.h"
 #include "device/reset.h"
+#include "device/rtc.h"
 #include "device/serial.h"
 #include "machine/memmap.h"
 
 #define IRQ_TIMER      0
+#define IRQ_KEYBOARD   1
 #define IRQ_SERIAL     4
 #define IRQ_SCI        9
 #define GSI_TIMER      2 /* the IOAPIC's pin for IRQ 0 */
@@ -150,6 +154,8 @@ static int open_legacy(struct board *b, const struct q35_conf *conf, struct err 
     struct vm *vm = b->vm;
     struct hpet_conf hpet = {0};
     struct pit_conf pit;
+    struct rtc_conf rtc = {.ram_low = vm->ram.low, .ram_high = vm->ram.high, .n_cpus = vm->conf.n_vcpus};
+    const struct i8042_conf keyboard = {.kbd_irq = vm->env.isa_irq[IRQ_KEYBOARD]};
     const struct serial_conf serial = {.port = SERIAL_COM1, .irq = vm->env.isa_irq[IRQ_SERIAL]};
 
     for (unsigned i = GSI_FIRST_HPET; i < HPET_PINS; i++)
@@ -158,9 +164,16 @@ static int open_legacy(struct board *b, const struct q35_conf *conf, struct err 
     if (r < 0)
         return r;
     pit.irq = hpet_legacy_input(b->hpet, 0);
+    rtc.irq = hpet_legacy_input(b->hpet, 1);
     r = vm_add_device(vm, &pit_type, &pit, NULL, err);
     if (r == 0)
+        r = vm_add_device(vm, &rtc_type, &rtc, NULL, err);
+    if (r == 0)
+        r = vm_add_device(vm, &i8042_type, &keyboard, NULL, err);
+    if (r == 0)
         r = vm_add_device(vm, &serial_type, &serial, &b->serial, err);
+    if (r == 0)
+        r = vm_add_device(vm, &fwcfg_type, &(struct fwcfg_conf){.n_cpus = vm->conf.n_vcpus}, &b->fwcfg, err);
     if (r == 0 && conf->debug_exit)
         r = vm_add_device(vm, &debugexit_type, NULL, NULL, err);
     return r;

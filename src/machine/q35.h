@@ -22,7 +22,7 @@ struct board {
     struct vm *vm;
     struct pci_bus *pci;
     struct apic_bus apic_bus;
-    struct device *pic, *ioapic, *hpet, *serial, *acpi_pm;
+    struct device *pic, *ioapic, *hpet, *serial, *acpi_pm, *fwcfg;
 
     pthread_mutex_t wires;                    /* guards what follows; held on the way to PIC and IOAPIC */
     uint8_t pic_drivers[16], gsi_drivers[24]; /* a bit for each that is up */
