@@ -46,37 +46,36 @@ static inline void check_mode(struct interp *c, unsigned flags)
 
 /* ---- running ---- */
 
-static void exec(struct interp *c, const struct insn *in, void *mem)
+/* True when an unmasked SIMD exception stopped it. */
+static inline bool exec(struct interp *c, const struct insn *in, void *mem)
 {
-    if (UNLIKELY((in->reg & VECTOR_MXCSR) && (~c->st.fx.mxcsr & VECTOR_MXCSR_MASKS))) {
-        if (vector_stub_trapped(c, in, mem))
-            interp_raise(c, c->st.cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
-    } else {
-        vector_stub(c, in)(c, mem);
-    }
+    if (UNLIKELY((in->reg & VECTOR_MXCSR) && (~c->st.fx.mxcsr & VECTOR_MXCSR_MASKS)))
+        return vector_stub_trapped(c, in, mem);
+    return vector_stub(c, in)(c, mem);
 }
 
 /* FXSAVE in the stub brings the host's pointers; MMX instructions leave the guest's alone (SDM Vol. 1 table 9-2). */
-static void exec_x87_state(struct interp *c, const struct insn *in, void *mem)
+static bool exec_x87_state(struct interp *c, const struct insn *in, void *mem)
 {
     struct x86_fxsave *fx = &c->st.fx;
     uint16_t fop = fx->fop;
     uint64_t fip = fx->fip, fdp = fx->fdp;
     uint32_t mxcsr_mask = fx->mxcsr_mask;
 
-    exec(c, in, mem);
+    bool trapped = exec(c, in, mem);
     fx->fop = fop;
     fx->fip = fip;
     fx->fdp = fdp;
     fx->mxcsr_mask = mxcsr_mask;
+    return trapped;
 }
 
 void vector_exec(struct interp *c, const struct insn *in, void *mem)
 {
-    if (in->reg & (VECTOR_MMX | VECTOR_X87))
-        exec_x87_state(c, in, mem);
-    else
-        exec(c, in, mem);
+    bool trapped = in->reg & (VECTOR_MMX | VECTOR_X87) ? exec_x87_state(c, in, mem) : exec(c, in, mem);
+
+    if (UNLIKELY(trapped))
+        interp_raise(c, c->st.cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
 }
 
 /* What is not plain RAM within one page goes through a buffer: devices, and operands that cross pages. */

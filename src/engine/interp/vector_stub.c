@@ -206,6 +206,13 @@ static void put_guest_mxcsr(struct emit *e, bool load)
     put_state(e, load ? 2 : 3, STATE(fx.mxcsr));
 }
 
+/* x87 and MXCSR: fxrstor64 or fxsave64. */
+static void put_x87_state(struct emit *e, bool load)
+{
+    PUT(e, 0x48, 0x0f, 0xae);
+    put_state(e, load, STATE(fx));
+}
+
 /* Status flags of the guest into EFLAGS, or back. */
 static void put_load_flags(struct emit *e)
 {
@@ -280,8 +287,7 @@ static void put_stub(struct emit *e, const struct vector_unit *unit, const struc
             touch(&t, &xi->op[i]);
 
     if (x87) {
-        PUT(e, 0x48, 0x0f, 0xae); /* fxrstor64: MXCSR with it */
-        put_state(e, 1, STATE(fx));
+        put_x87_state(e, true);
     }
     for (unsigned r = 0; r < 16; r++)
         if (t.vec >> r & 1)
@@ -314,8 +320,7 @@ static void put_stub(struct emit *e, const struct vector_unit *unit, const struc
         if (t.vec_written >> r & 1)
             put_move_vector(e, STORE, r, vex, vex); /* VEX clears the upper half */
     if (x87) {
-        PUT(e, 0x48, 0x0f, 0xae); /* fxsave64 */
-        put_state(e, 0, STATE(fx));
+        put_x87_state(e, false);
         PUT(e, 0xdb, 0xe3); /* fninit */
         put_host_mxcsr(e, unit, at);
     }
@@ -337,7 +342,8 @@ static void build_common(struct vector_unit *unit)
 
     p = jit_arena_alloc(&unit->arena, 64);
     unit->trap_exit_x87 = jit_arena_exec(&unit->arena, p);
-    PUT(&e, 0xdb, 0xe3); /* fninit */
+    put_x87_state(&e, false); /* between MMX and XMM: the turn to MMX state is not undone */
+    PUT(&e, 0xdb, 0xe3);      /* fninit */
     unit->trap_exit = unit->trap_exit_x87 + e.n;
     put_guest_mxcsr(&e, false);
     put_host_mxcsr(&e, unit, unit->trap_exit_x87);

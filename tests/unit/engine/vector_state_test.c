@@ -100,6 +100,25 @@ static void test_unmasked_kinds(void **ctx)
     assert_int_equal(c->st.fx.mxcsr, 0);
 }
 
+/* From MMX to XMM: the x87 state turns to MMX even if the conversion is refused. */
+static void test_unmasked_mmx(void **ctx)
+{
+    take_sigfpe();
+    c->st.fx.fsw = 5 << 11;
+    c->st.fx.ftw = 0;
+    for (unsigned i = 0; i < 8; i++)
+        store_le64(c->st.fx.st[i], 0x7fffffff7fffffff);
+    set_float(0, 0, 2.0f);
+    c->st.fx.mxcsr = VECTOR_MXCSR_DEFAULT & ~(1u << 12);
+    c->st.fx.fip = 0x1234;
+    ASSERT_RAISES("0f2ac1", X86_XM); /* cvtpi2ps xmm0, mm1 */
+    assert_int_equal(c->st.fx.mxcsr & 0x3f, 1 << 5);
+    assert_int_equal(load_le32(c->st.ymm[0]), 0x40000000);
+    assert_int_equal(c->st.fx.ftw, 0xff);
+    assert_int_equal(c->st.fx.fsw >> 11 & 7, 0);
+    assert_int_equal(c->st.fx.fip, 0x1234);
+}
+
 static void test_alignment(void **ctx)
 {
     c->st.gpr[X86_RSI] = FAKE_BASE + 8;
@@ -445,6 +464,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_unmasked_divide),
         TEST(test_unmasked_kinds),
+        TEST(test_unmasked_mmx),
         TEST(test_alignment),
         TEST(test_modes),
         TEST(test_bounced),
