@@ -10,7 +10,7 @@ static const uint64_t gdt[] = {
     UINT64_C(0x00affb000000ffff), /* user code64 */
     UINT64_C(0x0000890030002fff), /* TSS at 0x3000 */
     0,
-    UINT64_C(0x0000890038000067), /* TSS2 at 0x3800 */
+    UINT64_C(0x0000890060000067), /* TSS2 at 0x6000 */
     0,
     0,
     UINT64_C(0x00cf9f000000ffff), /* conforming code32 */

@@ -20,7 +20,7 @@ enum {
     GUEST_IDT_AT = 0x1000,
     GUEST_GDT_AT = 0x2000,
     GUEST_TSS_AT = 0x3000,  /* of the running task; its I/O bitmap forbids all */
-    GUEST_TSS2_AT = 0x3800, /* another task's, 32-bit */
+    GUEST_TSS2_AT = 0x6000, /* another task's, 32-bit */
     GUEST_STUBS_AT = 0x8000,
     GUEST_CODE_AT = 0x10000,
     GUEST_STACK = 0x20000,  /* tops */
