@@ -1,5 +1,4 @@
 /* The stack: PUSH, POP, PUSHA, POPA, ENTER, LEAVE (SDM Vol. 1 chapter 6). PUSHF and POPF are op_system.c's. */
-#include "engine/interp/fault.h"
 #include "engine/interp/op.h"
 
 static bool is_sreg(const ZydisDecodedOperand *op)
@@ -36,19 +35,12 @@ static void push_m(struct interp *c, const struct insn *in)
     stack_push(c, in->size, load(c, insn_lin(c, in, in->size, false), in->size));
 }
 
-static void push_sreg(struct interp *c, const struct insn *in)
-{
-    stack_push(c, in->size, c->st.seg[in->reg].sel);
-}
-
 static interp_fn bind_push(const struct x86_insn *xi, struct insn *in, const struct x86_cpuid *cpuid)
 {
     const ZydisDecodedOperand *op = &xi->op[0];
 
-    if (is_sreg(op)) {
-        in->reg = (uint16_t)(op->reg.value - ZYDIS_REGISTER_ES);
-        return push_sreg;
-    }
+    if (is_sreg(op))
+        return NULL; /* op_segment.c's */
     if (bind_is_imm(op))
         return push_i;
     if (bind_is_mem(op))
@@ -93,30 +85,12 @@ static void pop_m(struct interp *c, const struct insn *in)
     c->st.gpr[X86_RSP] = after;
 }
 
-/* The width of the stack pointer is that of the old stack, also for POP SS. */
-static void pop_sreg(struct interp *c, const struct insn *in)
-{
-    uint64_t before = c->st.gpr[X86_RSP], sel = stack_peek(c, 0, in->size);
-
-    stack_move(c, in->size);
-    uint64_t after = c->st.gpr[X86_RSP];
-    c->st.gpr[X86_RSP] = before;
-    seg_load(c, in->reg, (uint16_t)sel);
-    c->st.gpr[X86_RSP] = after;
-    if (in->reg == X86_SS) {
-        c->st.movss_shadow = true;
-        fault_update_step(c);
-    }
-}
-
 static interp_fn bind_pop(const struct x86_insn *xi, struct insn *in, const struct x86_cpuid *cpuid)
 {
     const ZydisDecodedOperand *op = &xi->op[0];
 
-    if (is_sreg(op)) {
-        in->reg = (uint16_t)(op->reg.value - ZYDIS_REGISTER_ES);
-        return pop_sreg;
-    }
+    if (is_sreg(op))
+        return NULL; /* op_segment.c's */
     if (bind_is_mem(op))
         return pop_m;
     in->reg = bind_reg(op->reg.value);
