@@ -298,6 +298,7 @@ static void interp_get(struct engine_vcpu *vcpu, struct x86_state *st)
 static void interp_set(struct engine_vcpu *vcpu, const struct x86_state *st)
 {
     vcpu->interp.st = *st;
+    vcpu->interp.st.fx.mxcsr &= VECTOR_MXCSR_VALID; /* the host loads it: a reserved bit would fault there */
     mmu_reset(&vcpu->interp);
 }
 

@@ -1,5 +1,6 @@
 /* Exceptions of SIMD and x87, masked memory accesses, and the images that FNSAVE, FXSAVE and XSAVE make. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine/interp/vector.h"
@@ -98,6 +99,27 @@ static void test_unmasked_kinds(void **ctx)
     c->st.fx.mxcsr = 0;
     ASSERT_RUNS("f30f58c1");
     assert_int_equal(c->st.fx.mxcsr, 0);
+}
+
+/* More stubs than the cache holds: all go, and an instruction that held one gets it again. */
+static void test_stubs_are_bounded(void **ctx)
+{
+    struct insn first = {0};
+    char hex[16];
+
+    for (unsigned i = 0; i < 16; i++)
+        c->st.ymm[1][i] = (uint8_t)i;
+    for (unsigned i = 0; i < 64 * 256; i++) {
+        snprintf(hex, sizeof(hex), "660f70%02x%02x", 0xc0 | i / 256, i % 256); /* pshufd */
+        ASSERT_RUNS(hex);
+        if (i == 256 + 0x1b) /* pshufd xmm0, xmm1, 0x1b */
+            first = *c->cur;
+    }
+    for (unsigned i = 0; i < 16; i++)
+        c->st.ymm[1][i] = (uint8_t)i;
+    assert_int_equal(fake_run(c, &first), FAKE_NONE);
+    assert_int_equal(load_le32(c->st.ymm[0]), 0x0f0e0d0c);
+    assert_int_equal(load_le32(c->st.ymm[0] + 12), 0x03020100);
 }
 
 /* From MMX to XMM: the x87 state turns to MMX even if the conversion is refused. */
@@ -465,6 +487,7 @@ int main(void)
         TEST(test_unmasked_divide),
         TEST(test_unmasked_kinds),
         TEST(test_unmasked_mmx),
+        TEST(test_stubs_are_bounded),
         TEST(test_alignment),
         TEST(test_modes),
         TEST(test_bounced),
