@@ -405,13 +405,26 @@ struct code_block *code_follow(struct interp *c, struct code_block *prev)
     return block;
 }
 
-void code_stop_block(struct interp *c)
+static void stop_block(struct interp *c)
 {
-    const struct insn *after = c->cur ? c->cur + 1 : c->end;
+    const struct insn *after = c->cur + 1;
 
     if (after >= c->end)
         return;
     c->n_insn -= (uint64_t)(c->end - after);
     c->end = after;
     c->st.rip = interp_next_rip(c, c->cur);
+}
+
+void code_wrote(struct interp *c, const uint8_t *host, uint64_t len)
+{
+    struct ram *ram = c->conf.ram;
+    uint64_t page = ram_page(ram, host);
+
+    if (LIKELY(!(atomic_load_explicit(&ram->page_flags[page], memory_order_acquire) & RAM_PAGE_CODE)))
+        return;
+    ram_wrote(ram, host, len);
+    /* Blocks of one instruction have no end to move: those across pages and those not kept. */
+    if (c->cur && c->block->n > 1 && ram_page(ram, c->block->host) == page)
+        stop_block(c);
 }

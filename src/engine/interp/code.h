@@ -51,8 +51,11 @@ struct code_block *code_find(struct interp *c);
 /* As code_find(), after `prev`, which ran to its end, `chains`, and was left in the mode it began in. */
 struct code_block *code_follow(struct interp *c, struct code_block *prev);
 
-/* c->cur has overwritten its own page: the block ends behind it. For the MMU's store path. */
-void code_stop_block(struct interp *c);
+/*
+ * This vCPU has written [host, host + len), or is about to: moves code_version on if code was decoded from there, and ends the current block
+ * behind c->cur if it lies on that page. Who announces a store before making it calls again after it, for the other vCPUs' sake.
+ */
+void code_wrote(struct interp *c, const uint8_t *host, uint64_t len);
 
 /* Other vCPUs' requests: code_answer() when c->code_request is set; enter and leave around run(). */
 void code_answer(struct interp *c);

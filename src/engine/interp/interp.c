@@ -93,7 +93,7 @@ static bool attend(struct interp *c)
     c->cur = NULL;
     if (atomic_load(&c->code_request))
         code_answer(c);
-    c->attention &= ~(uint32_t)(ATTN_RECHECK | ATTN_CODE);
+    c->attention &= ~(uint32_t)ATTN_RECHECK;
     if (pending & (PIN_INIT | PIN_SIPI | PIN_KICK)) {
         c->conf.stats->exits[ENGINE_EXIT_KICK]++;
         return leave(c, ENGINE_KICKED);

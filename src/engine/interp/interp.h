@@ -130,7 +130,6 @@ enum {
     ATTN_STEP = 1 << 0,     /* TF, a shadow or a breakpoint: run one instruction at a time */
     ATTN_RECHECK = 1 << 1,  /* IF, TPR or a mode changed: look at the pins again */
     ATTN_EXIT = 1 << 2,     /* leave run() with `exit` */
-    ATTN_CODE = 1 << 3,     /* this block's own page was written */
 };
 
 /* ---- fault.c ---- */

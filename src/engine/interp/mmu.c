@@ -2,6 +2,7 @@
 
 #include <time.h>
 
+#include "engine/interp/code.h"
 #include "engine/interp/fault.h"
 #include "engine/interp/seg.h"
 #include "x86/paging.h"
@@ -195,17 +196,6 @@ static void load_part(struct interp *c, const struct part *p, uint8_t *buf)
         mmu_bus(c, c->conf.mmio, p->gpa + at, buf + at, p->len - at < 8 ? p->len - at : 8, ENGINE_EXIT_MMIO_READ);
 }
 
-/* Tells whoever decoded code from this page. */
-static void wrote(struct interp *c, const uint8_t *host, unsigned len)
-{
-    struct ram *ram = c->conf.ram;
-
-    if (atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE) {
-        ram_wrote(ram, host, len);
-        c->attention |= ATTN_CODE;
-    }
-}
-
 static void store_part(struct interp *c, const struct part *p, const uint8_t *buf)
 {
     if (p->host) {
@@ -222,7 +212,7 @@ static void store_part(struct interp *c, const struct part *p, const uint8_t *bu
         default:
             memcpy(p->host, buf, p->len);
         }
-        wrote(c, p->host, p->len);
+        code_wrote(c, p->host, p->len);
         return;
     }
     for (unsigned at = 0; at < p->len; at += 8) {
@@ -324,7 +314,7 @@ uint8_t *mmu_host_write(struct interp *c, uint64_t lin, unsigned len)
     check_aligned(c, lin, len);
     host = split(c, (struct access){c->mmu, true}, lin, len, part) == 1 ? part[0].host : NULL;
     if (host) {
-        wrote(c, host, len);
+        code_wrote(c, host, len);
         check_breakpoints(c, lin, len, true);
     }
     return host;
