@@ -241,6 +241,8 @@ static void move_tsc(const struct msr_env *env, uint64_t by)
 {
     atomic_fetch_add(&env->port->tsc_offset, by);
     env->st->tsc_adjust += by;
+    if (env->port->apic_ops && env->port->apic_ops->tsc_moved)
+        env->port->apic_ops->tsc_moved(env->port->apic);
 }
 
 /* Stores val if it is valid for that register. */
