@@ -5,10 +5,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define ATTR_DATA16     (X86_SEG_P | X86_SEG_S | X86_SEG_WRITE | X86_SEG_ACCESSED)
-#define ATTR_CODE16     (ATTR_DATA16 | X86_SEG_CODE)
-#define ATTR_LDT        (X86_SEG_P | 2)
-#define ATTR_TSS16_BUSY (X86_SEG_P | 3)
+#define ATTR_DATA16   (X86_SEG_P | X86_SEG_S | X86_SEG_WRITE | X86_SEG_ACCESSED)
+#define ATTR_CODE16   (ATTR_DATA16 | X86_SEG_CODE)
+#define ATTR_LDT      (X86_SEG_P | 2)
+/* Busy, of the 32-bit kind: with a 16-bit TSS in TR, setting CR0.PG could not enter long mode (SDM Vol. 2B MOV CR). */
+#define ATTR_TSS_BUSY (X86_SEG_P | 11)
 
 /* Processor signature in EDX after reset: family 6, as CPUID leaf 1 says in full. */
 #define RESET_EDX 0x600
@@ -29,7 +30,7 @@ static void init_common(struct x86_state *st, bool bsp)
         st->seg[i] = (struct x86_seg){.limit = 0xffff, .attr = ATTR_DATA16};
     st->seg[X86_CS] = (struct x86_seg){.sel = 0xf000, .base = 0xffff0000, .limit = 0xffff, .attr = ATTR_CODE16};
     st->ldtr = (struct x86_seg){.limit = 0xffff, .attr = ATTR_LDT};
-    st->tr = (struct x86_seg){.limit = 0xffff, .attr = ATTR_TSS16_BUSY};
+    st->tr = (struct x86_seg){.limit = 0xffff, .attr = ATTR_TSS_BUSY};
     st->gdtr = st->idtr = (struct x86_table){.limit = 0xffff};
     st->cr2 = st->cr3 = st->cr4 = 0;
     memset(st->dr, 0, sizeof(st->dr));

@@ -15,6 +15,7 @@ static void test_reset(void **state)
     assert_int_equal(st.activity, X86_RUNNING);
     assert_int_equal(st.fx.mxcsr, 0x1f80);
     assert_int_equal(x86_cpl(&st), 0);
+    assert_int_equal(st.tr.attr, 0x8b);
     x86_state_reset(&st, false);
     assert_int_equal(st.activity, X86_WAIT_SIPI);
 }
