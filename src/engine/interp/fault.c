@@ -245,6 +245,7 @@ static void deliver(struct interp *c, const struct event *ev)
     }
     c->fault_ext = 0;
     c->cur = NULL;
+    c->step_tf = false; /* entering a handler clears TF: INT n does not trap (SDM Vol. 3B 17.3.1.4) */
     c->st.sti_shadow = c->st.movss_shadow = false;
     c->attention |= ATTN_RECHECK;
     mmu_mode_changed(c);

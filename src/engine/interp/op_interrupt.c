@@ -195,6 +195,7 @@ static void op_syscall(struct interp *c, const struct insn *in)
     st->gpr[X86_R11] = st->rflags & ~(uint64_t)X86_FLAG_RF;
     st->rflags = (st->rflags & ~(st->sfmask | X86_FLAG_RF)) | X86_FLAG_FIXED;
     st->rip = st->lstar;
+    c->step_tf = st->rflags & X86_FLAG_TF; /* IA32_FMASK may have masked the trap of SYSCALL itself */
     flat_segments(c, sel, (uint16_t)(sel + 8), 0, true);
     entered(c);
 }

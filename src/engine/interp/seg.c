@@ -154,6 +154,9 @@ void seg_load_real(struct interp *c, unsigned seg, uint16_t sel)
     if (c->st.rflags & X86_FLAG_VM) {
         s->limit = 0xffff;
         s->attr = X86_SEG_P | X86_SEG_DPL | X86_SEG_S | X86_SEG_WRITE | X86_SEG_ACCESSED;
+    } else if (!(s->attr & X86_SEG_P)) { /* was null in protected mode: there are no rights to keep */
+        s->limit = 0xffff;
+        s->attr = X86_SEG_P | X86_SEG_S | X86_SEG_WRITE | X86_SEG_ACCESSED;
     }
 }
 

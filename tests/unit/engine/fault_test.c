@@ -215,6 +215,17 @@ static void single_step(void **state)
     guest_close(&g);
 }
 
+static void int_does_not_trap(void **state)
+{
+    struct guest g;
+    guest_open(&g, GUEST_PROTECTED);
+    g.st.rflags |= X86_FLAG_TF;
+    guest_load(&g, int80);
+    guest_expect(&g, 0x80);
+    assert_int_equal(guest_frame(&g, 3) & X86_FLAG_TF, X86_FLAG_TF);
+    guest_close(&g);
+}
+
 static void mov_ss_holds_traps_off(void **state)
 {
     struct guest g;
@@ -354,6 +365,7 @@ int main(void)
         cmocka_unit_test(long_mode_frame),
         cmocka_unit_test(noncanonical_addresses),
         cmocka_unit_test(single_step),
+        cmocka_unit_test(int_does_not_trap),
         cmocka_unit_test(mov_ss_holds_traps_off),
         cmocka_unit_test(code_breakpoint_faults_once),
         cmocka_unit_test(data_breakpoint_traps_after),
