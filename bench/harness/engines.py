@@ -24,7 +24,7 @@ class Engine:
 NATIVE = Engine("native", "native", scale=1, boot=0, slowdown=1.3, timeout=120)
 QEMU = Engine("qemu", "QEMU TCG", scale=4, boot=5, slowdown=8, timeout=300)
 VIREO = [
-    Engine("interp", "vireo interp", scale=32, boot=40, slowdown=70, timeout=900),
+    Engine("interp", "vireo interp", scale=8, boot=10, slowdown=40, timeout=600),
 ]
 ENGINES = [NATIVE, *VIREO, QEMU]
 
