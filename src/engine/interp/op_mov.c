@@ -247,19 +247,13 @@ static interp_fn bind_movbe(const struct x86_insn *xi, struct insn *in, const st
 
 /* ---- the accumulator ---- */
 
+/* AL = [RBX + AL] */
 static void xlat(struct interp *c, const struct insn *in)
 {
-    struct insn at = *in;
+    uint64_t off = (c->st.gpr[X86_RBX] + reg_get8(c, INTERP_GPR(X86_RAX))) & ones_mask(in->addr);
+    uint64_t lin = in->prefix & INSN_SLOW_ADDR ? seg_lin(c, in->seg, off, 1, false) : reg_get64(c, in->seg_base) + off;
 
-    at.disp = (uint8_t)c->st.gpr[X86_RAX]; /* AL is the index, and only AL */
-    reg_set8(c, INTERP_GPR(X86_RAX), mem_load8(c, &at));
-}
-
-static interp_fn bind_xlat(const struct x86_insn *xi, struct insn *in, const struct x86_cpuid *cpuid)
-{
-    in->base = INTERP_GPR(X86_RBX);
-    in->index = INTERP_ZERO;
-    return xlat;
+    reg_set8(c, INTERP_GPR(X86_RAX), mmu_load8(c, lin));
 }
 
 static void cbw(struct interp *c, const struct insn *in)
@@ -341,6 +335,7 @@ static void std(struct interp *c, const struct insn *in)
     {                                                                                                       \
         return name;                                                                                        \
     }
+BIND_ONE(xlat)
 BIND_ONE(cbw)
 BIND_ONE(cwde)
 BIND_ONE(cdqe)

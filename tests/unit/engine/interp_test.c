@@ -167,6 +167,65 @@ static void test_stack(void **state)
     assert_int_equal(load_le64(f->ram.base + FIXTURE_STACK - 24), FIXTURE_STACK - 8);
 }
 
+static void test_push_sizes(void **state)
+{
+    struct interp_fixture *f = *state;
+
+    /* push -1; push qword [rbx]; o16 push 0x1234; push fs */
+    f->st.gpr[X86_RBX] = FIXTURE_DATA;
+    store_le64(f->ram.base + FIXTURE_DATA, 0x1122334455667788);
+    assert_int_equal(RUN(f, 4, 0x6a, 0xff, 0xff, 0x33, 0x66, 0x68, 0x34, 0x12, 0x0f, 0xa0), ENGINE_DEBUG);
+    assert_int_equal(f->st.gpr[X86_RSP], FIXTURE_STACK - 26);
+    assert_int_equal(load_le64(f->ram.base + FIXTURE_STACK - 8), UINT64_MAX);
+    assert_int_equal(load_le64(f->ram.base + FIXTURE_STACK - 16), 0x1122334455667788);
+    assert_int_equal(load_le16(f->ram.base + FIXTURE_STACK - 18), 0x1234);
+    assert_int_equal(load_le64(f->ram.base + FIXTURE_STACK - 26), 16);
+
+    /* 16-bit: pusha; popa; o32 push 1; call +0; ret */
+    fixture_mode(f, 2);
+    f->st.seg[X86_CS].base = f->st.rip;
+    f->st.rip = 0;
+    f->st.gpr[X86_RAX] = 0xaaaa1111;
+    f->st.gpr[X86_RDI] = 0x2222;
+    assert_int_equal(RUN(f, 1, 0x60, 0x61, 0x66, 0x6a, 0x01, 0xe8, 0x00, 0x00), ENGINE_DEBUG);
+    assert_int_equal(f->st.gpr[X86_RSP], 0xeff0);
+    assert_int_equal(load_le16(f->ram.base + 0xeffe), 0x1111);
+    assert_int_equal(load_le16(f->ram.base + 0xeff6), 0xf000);
+    assert_int_equal(load_le16(f->ram.base + 0xeff0), 0x2222);
+    assert_int_equal(RUN(f, 3, 0x60, 0x61, 0x66, 0x6a, 0x01, 0xe8, 0x00, 0x00), ENGINE_DEBUG);
+    assert_int_equal(f->st.gpr[X86_RSP], 0xeffa);
+    assert_int_equal(f->st.gpr[X86_RAX], 0xaaaa1111);
+    assert_int_equal(load_le32(f->ram.base + 0xeffc), 1);
+    assert_int_equal(load_le16(f->ram.base + 0xeffa), 8);
+    assert_int_equal(f->st.rip, 8);
+}
+
+static void test_bits_and_tables(void **state)
+{
+    struct interp_fixture *f = *state;
+
+    /* bts [rbx], rax with an offset of -1: the byte in front; then xlat by AL alone */
+    f->st.gpr[X86_RBX] = FIXTURE_DATA + 64;
+    f->st.gpr[X86_RAX] = UINT64_MAX;
+    f->ram.base[FIXTURE_DATA + 64 + 0xff] = 0x77;
+    assert_int_equal(RUN(f, 2, 0x48, 0x0f, 0xab, 0x03, 0xd7), ENGINE_DEBUG);
+    assert_int_equal(load_le64(f->ram.base + FIXTURE_DATA + 56), UINT64_C(1) << 63);
+    assert_int_equal(f->st.gpr[X86_RAX], 0xffffffffffffff77);
+
+    /* shl eax, cl with CL = 32 keeps the flags and clears the upper half; bsf of zero sets ZF */
+    fixture_mode(f, 8);
+    f->st.gpr[X86_RAX] = 0xffffffff00000001;
+    f->st.gpr[X86_RCX] = 32;
+    f->st.rflags |= X86_FLAG_CF | X86_FLAG_OF;
+    assert_int_equal(RUN(f, 1, 0xd3, 0xe0), ENGINE_DEBUG);
+    assert_int_equal(f->st.gpr[X86_RAX], 1);
+    assert_int_equal(f->st.rflags & X86_FLAGS_STATUS, X86_FLAG_CF | X86_FLAG_OF);
+    f->st.rip = FIXTURE_CODE;
+    f->st.gpr[X86_RCX] = 0;
+    assert_int_equal(RUN(f, 1, 0x0f, 0xbc, 0xc1), ENGINE_DEBUG);
+    assert_true(f->st.rflags & X86_FLAG_ZF);
+}
+
 static void test_branches(void **state)
 {
     struct interp_fixture *f = *state;
@@ -225,7 +284,8 @@ int main(void)
         CASE(test_counts_exactly), CASE(test_fault_in_block), CASE(test_registers),
         CASE(test_own_code),       CASE(test_page_crossing),  CASE(test_code_written_by_device),
         CASE(test_strings),        CASE(test_divide),         CASE(test_stack),
-        CASE(test_branches),       CASE(test_code_limit),     CASE(test_atomics),
+        CASE(test_branches),       CASE(test_push_sizes),     CASE(test_bits_and_tables),
+        CASE(test_code_limit),     CASE(test_atomics),
     };
     return cmocka_run_group_tests_name("interp", tests, NULL, NULL);
 }
