@@ -13,11 +13,11 @@ run: guest
 
 test: guest
 	@tools/deps test
-	@tools/test unit guest asm oracle
+	@exec tools/test
 
 test-long: guest
 	@tools/deps test
-	@tools/test long
+	@exec tools/test long
 
 bench: guest
 	@tools/deps bench
@@ -28,7 +28,7 @@ fuzz:
 	@exec tools/fuzz $(ARGS)
 
 oracle: build
-	@exec tools/test oracle-only $(N) $(SEED)
+	@exec build/tests/oracle/oracle --count $(N) --seed $(SEED)
 
 # What CI checks beside the tests: format, include directions, headers that compile alone, both compilers.
 check:

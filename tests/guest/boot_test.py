@@ -1,0 +1,122 @@
+"""
+Real kernels: Debian's boots to busybox, works by hand, and powers off. The guest is what tools/guest-prepare made.
+
+usage: boot_test.py VIREO [TEST...]; with VIREO_TEST_KERNEL=PACKAGE, the guest of that kernel package instead (made on demand).
+"""
+
+import json
+import os
+import subprocess
+import time
+
+import harness
+
+PACKAGE = os.environ.get("VIREO_TEST_KERNEL")
+CONSOLE = "console=ttyS0,115200 earlyprintk=ttyS0,115200"
+PROMPT = r"root@vireo:[^\r\n]*# "
+BOOT = harness.PATIENCE * (10 if PACKAGE else 3)
+
+
+def guest():
+    """The directory of the guest to test."""
+    out = harness.ROOT / f"guest-{PACKAGE}" if PACKAGE else harness.GUEST
+    command = [harness.ROOT / "tools/guest-prepare", "--out", out, *(["--kernel-package", PACKAGE] if PACKAGE else [])]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
+class Boot(harness.Case):
+    """Each a boot of its own."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.guest = guest()
+
+    def arguments(self, append="", kernel="vmlinux"):
+        """What starts this guest; a panic resets, and a reset ends it."""
+        return ["run", "--kernel", self.guest / kernel, "--initrd", self.guest / "initrd.img", "--no-reboot",
+                "--append", f"{CONSOLE} panic=-1 {append}", "--timeout", BOOT]
+
+    def start(self, *args, **kwargs):
+        """A guest at its prompt."""
+        terminal = harness.Terminal(*self.arguments(**kwargs), *args)
+        self.addCleanup(terminal.close)
+        terminal.expect(PROMPT, BOOT)
+        return terminal
+
+    def ask(self, terminal, command, timeout=harness.PATIENCE):
+        """What a command on the guest's console prints."""
+        terminal.type(f"{command}; echo en\"\"d\n")
+        text = terminal.expect(r"(?s)\n(.*?)end\r*\n", timeout).group(1)
+        terminal.expect(PROMPT)
+        return text.replace("\r", "")
+
+    def script(self, cpus, kernel="vmlinux"):
+        """Boots, runs a script over the console, and powers off."""
+        terminal = self.start("--cpus", cpus, kernel=kernel)
+        self.assertEqual(self.ask(terminal, "nproc").strip(), str(cpus))
+        self.assertEqual(self.ask(terminal, "echo $((6 * 7))").strip(), "42")
+        self.assertIn("virtio_pci", self.ask(terminal, "lsmod"))
+        self.assertIn("/dev/ttyS0", self.ask(terminal, "tty"))
+        sums = self.ask(terminal, "for i in 1 2 3 4; do dd if=/dev/zero bs=4096 count=64 2>/dev/null | sha256sum & done; wait")
+        self.assertEqual(sums.count("8a39d2abd3999ab73c34db2476849cddf303ce389b35826850f9a700589b4a90"), 4, sums)
+        terminal.type("poweroff\n")
+        self.assertEqual(terminal.wait(), 0, terminal.text)
+
+    def test_one_cpu(self):
+        """One vCPU."""
+        self.script(1)
+
+    def test_four_cpus(self):
+        """Four vCPUs."""
+        self.script(4)
+
+    def test_bzimage(self):
+        """By the 64-bit boot protocol; the kernel unpacks itself."""
+        self.script(1, kernel="bzImage")
+
+    def test_script(self):
+        """The guest's own hook for scripts, with statistics."""
+        stats = self.dir / "stats.json"
+        result = self.run_vireo(*self.arguments(append='vireo.script="echo marker $((40 + 2)); false"'), "--stats", stats,
+                                timeout=BOOT)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn(b"marker 42\r\n", result.stdout)
+        self.assertIn(b"vireo.script: exit status 1\r\n", result.stdout)
+        figures = json.loads(stats.read_text())
+        self.assertEqual(figures["end"], "off")
+        for reason in ("pio_out", "mmio_write", "cpuid", "msr_write", "hlt", "interrupt"):
+            self.assertGreater(figures["exits"][reason], 0, reason)
+
+    def test_by_hand(self):
+        """Job control, an editor, the clock, and what the kernel had to complain about."""
+        terminal = self.start()
+        terminal.type("sleep 1000\n")
+        time.sleep(1)
+        terminal.type("\x1a")  # Ctrl-Z
+        terminal.expect("Stopped")
+        terminal.expect(PROMPT)
+        terminal.type("fg\n")
+        terminal.expect("sleep 1000")
+        terminal.type("\x03")  # Ctrl-C
+        terminal.expect(PROMPT)
+        terminal.type("vi /tmp/file\n")
+        terminal.expect("/tmp/file")
+        terminal.type("ihello\x1b")
+        terminal.expect("hello")
+        time.sleep(1)  # or Escape and the colon would be one key
+        terminal.type(":wq\n")
+        terminal.expect(PROMPT)
+        self.assertEqual(self.ask(terminal, "cat /tmp/file").strip(), "hello")
+        self.assertLessEqual(abs(int(self.ask(terminal, "date +%s")) - time.time()), 2)
+        self.assertEqual(self.ask(terminal, "dmesg -r | grep '^<[0-4]>'").strip(), "")
+
+    def test_reboot(self):
+        """`reboot` under --no-reboot is status 3."""
+        terminal = self.start()
+        terminal.type("reboot\n")
+        self.assertEqual(terminal.wait(), 3, terminal.text)
+
+
+if __name__ == "__main__":
+    harness.main()
