@@ -5,6 +5,8 @@
 #ifndef TESTS_UNIT_ENGINE_INTERP_FIXTURE_H
 #define TESTS_UNIT_ENGINE_INTERP_FIXTURE_H
 
+#include <stdlib.h>
+
 #include "../unit.h"
 #include "engine/interp/interp_engine.h"
 
@@ -50,10 +52,12 @@ static inline void fixture_mode(struct interp_fixture *f, unsigned code_size)
 
 static inline int fixture_open(void **state)
 {
-    struct interp_fixture *f = test_calloc(1, sizeof(*f));
+    struct interp_fixture *f = aligned_alloc(64, align_up(sizeof(*f), 64));
     struct engine_vcpu_conf conf;
     struct err err;
 
+    assert_non_null(f);
+    memset(f, 0, sizeof(*f));
     assert_int_equal(ram_open(&f->ram, 16 * MIB, 2 * GIB, &err), 0);
     bus_init(&f->pio, NULL);
     bus_init(&f->mmio, NULL);
@@ -80,7 +84,7 @@ static inline int fixture_close(void **state)
     bus_fini(&f->mmio);
     bus_fini(&f->pio);
     ram_close(&f->ram);
-    test_free(f);
+    free(f);
     return 0;
 }
 
