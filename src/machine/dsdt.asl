@@ -319,7 +319,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "VIREO ", "VIREOQ35", 1)
             })
         }
 
-        /* What the board itself decodes: ECAM, chipset registers, APICs, and ports of power management. */
+        /* What the board itself decodes: ECAM, chipset registers, local APICs, ports of power management. MADT tells of the IOAPIC. */
         Device (MBRD)
         {
             Name (_HID, EisaId ("PNP0C02"))
@@ -327,7 +327,6 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "VIREO ", "VIREOQ35", 1)
             Name (_CRS, ResourceTemplate ()
             {
                 Memory32Fixed (ReadWrite, 0xB0000000, 0x10000000)
-                Memory32Fixed (ReadWrite, 0xFEC00000, 0x1000)
                 Memory32Fixed (ReadWrite, 0xFED1C000, 0x4000)
                 Memory32Fixed (ReadWrite, 0xFEE00000, 0x1000)
                 IO (Decode16, 0x0092, 0x0092, 1, 1)
