@@ -1,3 +1,4 @@
+/* See msr.h. */
 #include "x86/msr.h"
 
 #include <errno.h>

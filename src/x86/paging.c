@@ -1,3 +1,4 @@
+/* See paging.h. */
 #include "x86/paging.h"
 
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* See fault.h. */
 #include "engine/interp/fault.h"
 
 #include "engine/interp/seg.h"

@@ -1,3 +1,4 @@
+/* See mmu.h. */
 #include "engine/interp/mmu.h"
 
 #include <time.h>

@@ -1,3 +1,4 @@
+/* See seg.h. */
 #include "engine/interp/seg.h"
 
 _Noreturn static void raise_segment(struct interp *c, unsigned seg)

@@ -1,3 +1,4 @@
+/* See task.h. */
 #include "engine/interp/task.h"
 
 #include "engine/interp/fault.h"
