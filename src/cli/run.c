@@ -139,7 +139,7 @@ static void judge(const struct vm *vm, struct outcome *o)
         o->status = STATUS_OK;
         break;
     case VM_END_DEBUG:
-        o->status = (vm->end_status << 1 | 1) & 0xff;
+        o->status = vm->end_status & 0xff;
         break;
     case VM_END_RESET:
         o->status = STATUS_GUEST;
