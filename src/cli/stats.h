@@ -1,4 +1,4 @@
-/* What a VM did, as JSON: `vireo run --stats`. The names are a product feature; doc: README.md. */
+/* What a VM did, as JSON: `vireo run --stats`. Its names are a product feature: they stay. */
 #ifndef CLI_STATS_H
 #define CLI_STATS_H
 
