@@ -22,14 +22,14 @@ static void require(bool ok)
         abort();
 }
 
-/* Register operands are offsets into the vCPU, or small numbers; nothing may point elsewhere. */
+/* What makes an address are offsets into the vCPU; none may point elsewhere. */
 static void check_operands(const struct insn *in)
 {
-    const uint16_t offsets[] = {in->reg, in->rm, in->vvvv, in->base, in->index, in->seg_base};
+    const uint16_t offsets[] = {in->base, in->index, in->seg_base};
 
     require(in->fn);
     for (size_t i = 0; i < ARRAY_SIZE(offsets); i++)
-        require(offsets[i] < sizeof(struct interp));
+        require(offsets[i] < offsetof(struct interp, tlb));
     require(in->scale <= 3);
     require(in->addr == 2 || in->addr == 4 || in->addr == 8);
     require(in->seg < X86_N_SEG);
