@@ -1,4 +1,5 @@
 /* VMASKMOV does not touch what the mask leaves out, not even pages that are not there */
+//- qemu: TCG touches what the mask leaves out
 //= n_exc=1 exc0=14:0 rax=7 rbx=0
 #include "long64.inc"
 

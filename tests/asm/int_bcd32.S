@@ -1,5 +1,5 @@
 /* AAA, AAS, AAM, AAD, DAA, DAS */
-//= rbx=0x0105 rcx=0x0509 rdx=0x3b rsi=0x15 rdi=0x95
+//= rbx=0x0105 rcx=0x0509 rdx=0x3b rsi=0x15 rdi=0x35
 #include "prot32.inc"
 
 test:
@@ -17,6 +17,6 @@ test:
         mov     %eax, %esi
         mov     $0x9b, %eax
         clc
-        das                             # 0x95
+        das                             # 0x9b: less 6, then less 0x60
         mov     %eax, %edi
         END

@@ -1,5 +1,5 @@
 /* SETcc and Jcc over all conditions after CMP 1, 2 */
-//= rax=0xaa96 rbx=0xaa96
+//= rax=0x66aa rbx=0x66aa
 #include "long64.inc"
 
 test:

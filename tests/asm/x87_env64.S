@@ -1,4 +1,5 @@
 /* FNSTENV masks all exceptions; tags; FLDENV */
+//- qemu: TCG does not mask
 //= rax=0x3f rbx=0xffff rcx=0x3fff rdx=0x37f
 #include "long64.inc"
 

@@ -97,6 +97,9 @@ static bool acceptable(const ZydisDecodedInstruction *insn, const ZydisDecodedOp
 {
     if (insn->mnemonic == ZYDIS_MNEMONIC_BSWAP && insn->operand_width == 16)
         return false;
+    /* PREFETCHW's opcode with a register: Intel has a NOP there, AMD #UD. */
+    if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F && insn->opcode == 0x0d && insn->raw.modrm.mod == 3)
+        return false;
     if (insn->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
         return false;
     for (unsigned i = 0; i < insn->operand_count; i++) {

@@ -110,7 +110,13 @@ static uint32_t random_mxcsr(struct gen *g)
     return v;
 }
 
-/* XSAVE areas: a header that XRSTOR accepts, an MXCSR without reserved bits. */
+/* EDX:EAX selects the components: the address must not come from them. */
+static bool uses_rax_rdx(const struct gen_mem *mem)
+{
+    return mem->base == X86_RAX || mem->base == X86_RDX || mem->index == X86_RAX || mem->index == X86_RDX;
+}
+
+/* A header that XRSTOR accepts, an MXCSR without reserved bits. */
 static bool before_xrstor(struct gen *g, uint32_t target)
 {
     bool ok = gen_store32(g, target + 24, random_mxcsr(g));
@@ -180,10 +186,10 @@ bool gen_before(struct gen *g, const ZydisDecodedInstruction *insn, const ZydisD
         return gen_store32(g, mem->target + 24, random_mxcsr(g));
     case ZYDIS_MNEMONIC_XRSTOR:
     case ZYDIS_MNEMONIC_XRSTOR64:
-        return before_xrstor(g, mem->target);
+        return !uses_rax_rdx(mem) && before_xrstor(g, mem->target);
     case ZYDIS_MNEMONIC_XSAVE:
     case ZYDIS_MNEMONIC_XSAVE64: /* only what the guest has too */
-        return gen_mov(g, X86_RAX, rng_below(&g->rng, 8)) && gen_mov(g, X86_RDX, 0);
+        return !uses_rax_rdx(mem) && gen_mov(g, X86_RAX, rng_below(&g->rng, 8)) && gen_mov(g, X86_RDX, 0);
     case ZYDIS_MNEMONIC_ENTER:
         return gen_mov(g, X86_RBP, random_stack(g));
     case ZYDIS_MNEMONIC_LEAVE:
