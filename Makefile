@@ -25,7 +25,7 @@ bench: guest
 
 fuzz:
 	@tools/deps build ci
-	@exec tools/fuzz $(ARGS)
+	@exec tests/fuzz/run $(ARGS)
 
 oracle: build
 	@exec build/tests/oracle/oracle --count $(N) --seed $(SEED)
