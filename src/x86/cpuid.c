@@ -37,8 +37,8 @@ static const uint32_t always[N_WORDS] = {
     [W7_EBX] = 1u << 0 | 1u << 1 | 1u << 7 | 1u << 10 | 1u << 13 | 1u << 20,
     /* UMIP */
     [W7_ECX] = 1u << 2,
-    /* IA32_ARCH_CAPABILITIES */
-    [W7_EDX] = 1u << 29,
+    /* IBRS and IBPB, STIBP, IA32_ARCH_CAPABILITIES */
+    [W7_EDX] = 1u << 26 | 1u << 27 | 1u << 29,
     /* LAHF and SAHF in 64-bit mode */
     [WE1_ECX] = 1u << 0,
     /* NX, 1 GiB pages, RDTSCP, long mode; SYSCALL depends on the mode */

@@ -10,8 +10,8 @@
 #include "base/util.h"
 
 struct x86_cpuid_conf {
-    unsigned n_cpus;   /* 1 to 16, one package, one thread a core */
-    unsigned apic_id;  /* of this CPU */
+    unsigned n_cpus;  /* 1 to 16, one package, one thread a core */
+    unsigned apic_id; /* of this CPU */
     uint64_t tsc_hz;
     uint64_t crystal_hz; /* core crystal = the local APIC timer's clock, leaf 0x15 */
     unsigned phys_bits;  /* guest-physical address width */
@@ -19,8 +19,8 @@ struct x86_cpuid_conf {
 
 /* The features of the guest, decided once from the allow-list and the host (SDM Vol. 2A CPUID). */
 struct x86_features {
-    bool sha, fma, avx, avx2, f16c, bmi1, bmi2, aes, pclmul, rdrand, rdseed, adx, movbe, popcnt, lzcnt, sse3, ssse3, sse41, sse42, erms,
-        fsrm, xsaveopt, xsavec, xgetbv1, rdpid, clflushopt, clwb, cx16;
+    bool sha, fma, avx, avx2, f16c, bmi1, bmi2, aes, pclmul, rdrand, rdseed, adx, movbe, popcnt, lzcnt, sse3, ssse3,
+        sse41, sse42, erms, fsrm, xsaveopt, xsavec, xgetbv1, rdpid, clflushopt, clwb, cx16;
 };
 
 struct x86_cpuid {

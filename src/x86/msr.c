@@ -9,6 +9,8 @@ enum {
     MSR_APIC_BASE = 0x1b,
     MSR_FEATURE_CONTROL = 0x3a,
     MSR_TSC_ADJUST = 0x3b,
+    MSR_SPEC_CTRL = 0x48,
+    MSR_PRED_CMD = 0x49, /* write only */
     MSR_BIOS_UPDT_TRIG = 0x79,
     MSR_BIOS_SIGN_ID = 0x8b,
     MSR_MTRRCAP = 0xfe,
@@ -39,10 +41,18 @@ enum {
 #define MSR_KERNEL_GS_BASE 0xc0000102u
 #define MSR_TSC_AUX        0xc0000103u
 
-/* RDCL_NO, IBRS_ALL has no meaning without IBRS, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO: SDM Vol. 4 table 2-2. */
-#define ARCH_CAPABILITIES \
-    (UINT64_C(1) << 0 | UINT64_C(1) << 3 | UINT64_C(1) << 4 | UINT64_C(1) << 5 | UINT64_C(1) << 6 | UINT64_C(1) << 8)
+/*
+ * The host's predictors and buffers never see guest code as code, so the flaws of the CPUs that vireo's claims to be are not there
+ * (SDM Vol. 4 table 2-2): RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO,
+ * PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO. Guests then leave page-table isolation and retpolines off.
+ */
+#define ARCH_CAPABILITIES                                                                                             \
+    (BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) | BIT(15) | BIT(20) | BIT(24) | \
+     BIT(26) | BIT(27) | BIT(62))
+#define BIT(n) (UINT64_C(1) << (n))
 
+#define SPEC_CTRL_BITS         3u /* IBRS, STIBP */
+#define PRED_CMD_IBPB          1u
 #define FEATURE_CONTROL_LOCKED 1u
 #define MTRRCAP                (0x500u | X86_N_MTRR_VAR) /* write-combining and fixed ranges */
 #define MCG_CAP                0u                        /* no bank */
@@ -165,6 +175,9 @@ int msr_read(const struct msr_env *env, uint32_t msr, uint64_t *val)
     case MSR_TSC_ADJUST:
         *val = st->tsc_adjust;
         break;
+    case MSR_SPEC_CTRL:
+        *val = st->spec_ctrl;
+        break;
     case MSR_PLATFORM_ID:
     case MSR_MCG_CAP: /* MCG_CAP has no bit set */
         *val = MCG_CAP;
@@ -279,6 +292,10 @@ int msr_write(const struct msr_env *env, uint32_t msr, uint64_t val)
     case MSR_TSC_ADJUST:
         move_tsc(env, val - st->tsc_adjust);
         return 0;
+    case MSR_SPEC_CTRL:
+        return write_checked(&st->spec_ctrl, val, !(val & ~(uint64_t)SPEC_CTRL_BITS));
+    case MSR_PRED_CMD: /* nothing of the guest's is predicted */
+        return val & ~(uint64_t)PRED_CMD_IBPB ? -EPERM : 0;
     case MSR_BIOS_UPDT_TRIG: /* no update fits */
     case MSR_BIOS_SIGN_ID:   /* written 0 before CPUID, by those who read the revision */
         return 0;

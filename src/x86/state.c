@@ -132,6 +132,7 @@ void x86_state_stream(struct x86_state *st, struct stream *s)
         &st->misc_enable,
         &st->mtrr_def_type,
         &st->mcg_status,
+        &st->spec_ctrl,
     };
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         stream_u64(s, words[i]);

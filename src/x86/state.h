@@ -11,8 +11,22 @@
 #include "core/stream.h"
 
 enum x86_gpr {
-    X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI,
-    X86_R8, X86_R9, X86_R10, X86_R11, X86_R12, X86_R13, X86_R14, X86_R15,
+    X86_RAX,
+    X86_RCX,
+    X86_RDX,
+    X86_RBX,
+    X86_RSP,
+    X86_RBP,
+    X86_RSI,
+    X86_RDI,
+    X86_R8,
+    X86_R9,
+    X86_R10,
+    X86_R11,
+    X86_R12,
+    X86_R13,
+    X86_R14,
+    X86_R15,
     X86_N_GPR
 };
 
@@ -20,24 +34,24 @@ enum x86_gpr {
 enum x86_segreg { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_N_SEG };
 
 /* RFLAGS (SDM Vol. 1 3.4.3) */
-#define X86_FLAG_CF (1u << 0)
-#define X86_FLAG_FIXED (1u << 1)
-#define X86_FLAG_PF (1u << 2)
-#define X86_FLAG_AF (1u << 4)
-#define X86_FLAG_ZF (1u << 6)
-#define X86_FLAG_SF (1u << 7)
-#define X86_FLAG_TF (1u << 8)
-#define X86_FLAG_IF (1u << 9)
-#define X86_FLAG_DF (1u << 10)
-#define X86_FLAG_OF (1u << 11)
-#define X86_FLAG_IOPL (3u << 12)
-#define X86_FLAG_NT (1u << 14)
-#define X86_FLAG_RF (1u << 16)
-#define X86_FLAG_VM (1u << 17)
-#define X86_FLAG_AC (1u << 18)
-#define X86_FLAG_VIF (1u << 19)
-#define X86_FLAG_VIP (1u << 20)
-#define X86_FLAG_ID (1u << 21)
+#define X86_FLAG_CF      (1u << 0)
+#define X86_FLAG_FIXED   (1u << 1)
+#define X86_FLAG_PF      (1u << 2)
+#define X86_FLAG_AF      (1u << 4)
+#define X86_FLAG_ZF      (1u << 6)
+#define X86_FLAG_SF      (1u << 7)
+#define X86_FLAG_TF      (1u << 8)
+#define X86_FLAG_IF      (1u << 9)
+#define X86_FLAG_DF      (1u << 10)
+#define X86_FLAG_OF      (1u << 11)
+#define X86_FLAG_IOPL    (3u << 12)
+#define X86_FLAG_NT      (1u << 14)
+#define X86_FLAG_RF      (1u << 16)
+#define X86_FLAG_VM      (1u << 17)
+#define X86_FLAG_AC      (1u << 18)
+#define X86_FLAG_VIF     (1u << 19)
+#define X86_FLAG_VIP     (1u << 20)
+#define X86_FLAG_ID      (1u << 21)
 #define X86_FLAGS_STATUS (X86_FLAG_CF | X86_FLAG_PF | X86_FLAG_AF | X86_FLAG_ZF | X86_FLAG_SF | X86_FLAG_OF)
 
 /* Control registers (SDM Vol. 3A 2.5) */
@@ -53,59 +67,75 @@ enum x86_segreg { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_N_SEG };
 #define X86_CR0_CD (1u << 30)
 #define X86_CR0_PG (1u << 31)
 
-#define X86_CR4_VME (1u << 0)
-#define X86_CR4_PVI (1u << 1)
-#define X86_CR4_TSD (1u << 2)
-#define X86_CR4_DE (1u << 3)
-#define X86_CR4_PSE (1u << 4)
-#define X86_CR4_PAE (1u << 5)
-#define X86_CR4_MCE (1u << 6)
-#define X86_CR4_PGE (1u << 7)
-#define X86_CR4_PCE (1u << 8)
-#define X86_CR4_OSFXSR (1u << 9)
+#define X86_CR4_VME        (1u << 0)
+#define X86_CR4_PVI        (1u << 1)
+#define X86_CR4_TSD        (1u << 2)
+#define X86_CR4_DE         (1u << 3)
+#define X86_CR4_PSE        (1u << 4)
+#define X86_CR4_PAE        (1u << 5)
+#define X86_CR4_MCE        (1u << 6)
+#define X86_CR4_PGE        (1u << 7)
+#define X86_CR4_PCE        (1u << 8)
+#define X86_CR4_OSFXSR     (1u << 9)
 #define X86_CR4_OSXMMEXCPT (1u << 10)
-#define X86_CR4_UMIP (1u << 11)
-#define X86_CR4_FSGSBASE (1u << 16)
-#define X86_CR4_PCIDE (1u << 17)
-#define X86_CR4_OSXSAVE (1u << 18)
-#define X86_CR4_SMEP (1u << 20)
-#define X86_CR4_SMAP (1u << 21)
+#define X86_CR4_UMIP       (1u << 11)
+#define X86_CR4_FSGSBASE   (1u << 16)
+#define X86_CR4_PCIDE      (1u << 17)
+#define X86_CR4_OSXSAVE    (1u << 18)
+#define X86_CR4_SMEP       (1u << 20)
+#define X86_CR4_SMAP       (1u << 21)
 
 #define X86_EFER_SCE (1u << 0)
 #define X86_EFER_LME (1u << 8)
 #define X86_EFER_LMA (1u << 10)
-#define X86_EFER_NX (1u << 11)
+#define X86_EFER_NX  (1u << 11)
 
 /* Exception vectors (SDM Vol. 3A 6.3.1) */
 enum x86_vector {
-    X86_DE = 0, X86_DB = 1, X86_NMI = 2, X86_BP = 3, X86_OF = 4, X86_BR = 5, X86_UD = 6, X86_NM = 7, X86_DF = 8,
-    X86_TS = 10, X86_NP = 11, X86_SSF = 12, X86_GP = 13, X86_PF = 14, X86_MF = 16, X86_AC = 17, X86_MC = 18, X86_XM = 19
+    X86_DE = 0,
+    X86_DB = 1,
+    X86_NMI = 2,
+    X86_BP = 3,
+    X86_OF = 4,
+    X86_BR = 5,
+    X86_UD = 6,
+    X86_NM = 7,
+    X86_DF = 8,
+    X86_TS = 10,
+    X86_NP = 11,
+    X86_SSF = 12,
+    X86_GP = 13,
+    X86_PF = 14,
+    X86_MF = 16,
+    X86_AC = 17,
+    X86_MC = 18,
+    X86_XM = 19
 };
 
 /* Page-fault error code (SDM Vol. 3A 4.7) */
-#define X86_PF_P (1u << 0)
-#define X86_PF_W (1u << 1)
-#define X86_PF_U (1u << 2)
+#define X86_PF_P    (1u << 0)
+#define X86_PF_W    (1u << 1)
+#define X86_PF_U    (1u << 2)
 #define X86_PF_RSVD (1u << 3)
-#define X86_PF_I (1u << 4)
+#define X86_PF_I    (1u << 4)
 
 /*
  * Segment attributes: bits 8-15 and 20-23 of a descriptor's high dword, shifted right by 8, as in a VMCS's access rights
  * (SDM Vol. 3C 24.4.1). A null segment has P clear.
  */
-#define X86_SEG_TYPE 0x000fu
-#define X86_SEG_ACCESSED 0x0001u
-#define X86_SEG_WRITE 0x0002u /* data: writable; code: readable */
-#define X86_SEG_DC 0x0004u    /* data: expand down; code: conforming */
-#define X86_SEG_CODE 0x0008u
-#define X86_SEG_S 0x0010u
+#define X86_SEG_TYPE      0x000fu
+#define X86_SEG_ACCESSED  0x0001u
+#define X86_SEG_WRITE     0x0002u /* data: writable; code: readable */
+#define X86_SEG_DC        0x0004u /* data: expand down; code: conforming */
+#define X86_SEG_CODE      0x0008u
+#define X86_SEG_S         0x0010u
 #define X86_SEG_DPL_SHIFT 5
-#define X86_SEG_DPL (3u << X86_SEG_DPL_SHIFT)
-#define X86_SEG_P 0x0080u
-#define X86_SEG_AVL 0x1000u
-#define X86_SEG_L 0x2000u
-#define X86_SEG_DB 0x4000u
-#define X86_SEG_G 0x8000u
+#define X86_SEG_DPL       (3u << X86_SEG_DPL_SHIFT)
+#define X86_SEG_P         0x0080u
+#define X86_SEG_AVL       0x1000u
+#define X86_SEG_L         0x2000u
+#define X86_SEG_DB        0x4000u
+#define X86_SEG_G         0x8000u
 
 struct x86_seg {
     uint64_t base;
@@ -149,14 +179,14 @@ struct x86_state {
 
     uint64_t efer, star, lstar, cstar, sfmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-    uint64_t pat, tsc_aux, tsc_adjust, misc_enable;
+    uint64_t pat, tsc_aux, tsc_adjust, misc_enable, spec_ctrl;
     uint64_t mtrr_def_type, mtrr_fixed[11];
     struct {
         uint64_t base, mask;
     } mtrr_var[X86_N_MTRR_VAR];
     uint64_t mcg_status;
 
-    struct x86_fxsave fx;                              /* x87 and MXCSR */
+    struct x86_fxsave fx;                             /* x87 and MXCSR */
     uint8_t ymm[16][32] __attribute__((aligned(32))); /* XMM in the low halves */
 
     enum x86_activity activity;

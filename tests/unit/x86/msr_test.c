@@ -48,12 +48,24 @@ static void unknown_and_read_only(void **state)
     uint64_t val;
     open_world(&w);
     assert_int_equal(msr_read(&w.env, 0x12345, &val), -EPERM);
-    assert_int_equal(msr_read(&w.env, 0x48, &val), -EPERM); /* SPEC_CTRL: not in CPUID */
+    assert_int_equal(msr_read(&w.env, 0x49, &val), -EPERM); /* PRED_CMD cannot be read */
     refuses(&w, 0xfe, 0);
     refuses(&w, 0x3a, 5);
     refuses(&w, 0x10a, 0);
     assert_int_equal(rd(&w, 0x3a), 1);
     assert_int_equal(rd(&w, 0xfe), 0x508);
+}
+
+static void speculation_control(void **state)
+{
+    struct world w;
+    open_world(&w);
+    takes(&w, 0x48, 3);
+    assert_int_equal(rd(&w, 0x48), 3);
+    refuses(&w, 0x48, 4);
+    assert_int_equal(msr_write(&w.env, 0x49, 1), 0);
+    refuses(&w, 0x49, 2);
+    assert_true(rd(&w, 0x10a) & 2); /* IBRS_ALL, which CPUID's IBRS backs */
 }
 
 static void addresses_are_canonical(void **state)
@@ -110,8 +122,12 @@ static void tsc_and_adjust_move_together(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unknown_and_read_only), cmocka_unit_test(addresses_are_canonical),      cmocka_unit_test(efer),
-        cmocka_unit_test(memory_types),          cmocka_unit_test(tsc_and_adjust_move_together),
+        cmocka_unit_test(unknown_and_read_only),
+        cmocka_unit_test(speculation_control),
+        cmocka_unit_test(addresses_are_canonical),
+        cmocka_unit_test(efer),
+        cmocka_unit_test(memory_types),
+        cmocka_unit_test(tsc_and_adjust_move_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
