@@ -238,6 +238,9 @@ bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEn
         return false;
     if (is_sha(form) && ((mem->target & 15) || mem->bad))
         return false;
+    /* Whether the unused end of an FXSAVE area is touched is not documented: it must lie in the data. */
+    if (known && mem->target + 1024 > SEQ_DATA + SEQ_DATA_SIZE)
+        return false;
     if (mem->base >= 0 && rng_percent(&g->rng, 8)) {
         *prefixes |= ZYDIS_ATTRIB_HAS_SEGMENT_GS;
         mem->base_val -= SEQ_GS_BASE;
