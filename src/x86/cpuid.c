@@ -45,10 +45,11 @@ static const uint32_t always[N_WORDS] = {
     [WE1_EDX] = 1u << 20 | 1u << 26 | 1u << 27 | 1u << 29,
 };
 
-#define W1_EDX_APIC     (1u << 9)
-#define W1_EDX_HTT      (1u << 28)
-#define W1_ECX_OSXSAVE  (1u << 27)
-#define WE1_EDX_SYSCALL (1u << 11)
+#define W1_EDX_APIC       (1u << 9)
+#define W1_EDX_HTT        (1u << 28)
+#define W1_ECX_OSXSAVE    (1u << 27)
+#define W7_2_EDX_BHI_CTRL (1u << 4) /* IA32_SPEC_CTRL.BHI_DIS_S; spares a guest its branch-history loops */
+#define WE1_EDX_SYSCALL   (1u << 11)
 
 /* Where a feature of struct x86_features shows, and what it asks of the host. */
 enum need {
@@ -284,9 +285,12 @@ static struct x86_cpuid_regs leaf_basic(const struct x86_cpuid *cpuid, const str
         break;
     case 7:
         if (subleaf == 0) {
+            r.eax = 2; /* last subleaf */
             r.ebx = feature_word(cpuid, W7_EBX);
             r.ecx = feature_word(cpuid, W7_ECX);
             r.edx = feature_word(cpuid, W7_EDX);
+        } else if (subleaf == 2) {
+            r.edx = W7_2_EDX_BHI_CTRL;
         }
         break;
     case 0xb:

@@ -51,7 +51,7 @@ enum {
      BIT(26) | BIT(27) | BIT(62))
 #define BIT(n) (UINT64_C(1) << (n))
 
-#define SPEC_CTRL_BITS         3u /* IBRS, STIBP */
+#define SPEC_CTRL_BITS         (3u | 1u << 10) /* IBRS, STIBP, BHI_DIS_S */
 #define PRED_CMD_IBPB          1u
 #define FEATURE_CONTROL_LOCKED 1u
 #define MTRRCAP                (0x500u | X86_N_MTRR_VAR) /* write-combining and fixed ranges */

@@ -180,7 +180,9 @@ static void test_absent(void **ctx)
     assert_int_equal(r.edx & (1u << 1 | 1u << 17 | 1u << 18 | 1u << 21 | 1u << 22 | 1u << 29),
                      0); /* VME, PSE36, DS, ... */
     r = leaf(7, 0);
-    assert_int_equal(r.eax, 0);
+    assert_int_equal(r.eax, 2);
+    assert_int_equal(leaf(7, 1).eax, 0);
+    assert_int_equal(leaf(7, 2).edx, 1u << 4);
     assert_int_equal(r.ebx & (1u << 4 | 1u << 11 | 1u << 14 | 1u << 16), 0); /* HLE, RTM, MPX, AVX512F */
     assert_int_equal(r.ecx & ~(1u << 2 | 1u << 22), 0);
     assert_int_equal(r.edx & ~(1u << 4 | 3u << 26 | 1u << 29), 0);

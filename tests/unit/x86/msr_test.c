@@ -60,6 +60,7 @@ static void speculation_control(void **state)
 {
     struct world w;
     open_world(&w);
+    takes(&w, 0x48, 3 | 1 << 10);
     takes(&w, 0x48, 3);
     assert_int_equal(rd(&w, 0x48), 3);
     refuses(&w, 0x48, 4);
