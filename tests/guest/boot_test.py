@@ -101,7 +101,7 @@ class Boot(harness.Case):
         terminal.type("\x03")  # Ctrl-C
         terminal.expect(PROMPT)
         terminal.type("vi /tmp/file\n")
-        terminal.expect("/tmp/file")
+        terminal.expect("- /tmp/file")  # its status line
         terminal.type("ihello\x1b")
         terminal.expect("hello")
         time.sleep(1)  # or Escape and the colon would be one key
