@@ -139,7 +139,7 @@ static bool privileged(const ZydisDecodedInstruction *insn)
     }
 }
 
-static bool usable(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+bool forms_allow(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
 {
     if (denied(insn->mnemonic) || isa_class(insn->meta.isa_set) == FORM_N_CLASSES)
         return false;
@@ -220,7 +220,7 @@ static int try(struct forms *forms, const ZydisDecoder *decoder, const uint8_t *
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     struct form form = {0};
 
-    if (ZYAN_FAILED(ZydisDecoderDecodeFull(decoder, bytes, len, &insn, ops)) || !usable(&insn, ops))
+    if (ZYAN_FAILED(ZydisDecoderDecodeFull(decoder, bytes, len, &insn, ops)) || !forms_allow(&insn, ops))
         return 0;
     form.mnemonic = insn.mnemonic;
     form.class = form_class_of(&insn, ops);

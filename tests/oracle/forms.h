@@ -34,4 +34,7 @@ struct forms {
 int forms_open(struct forms *forms);
 void forms_close(struct forms *forms);
 
+/* Whether the instruction may be tried: of a known set, with nothing in it that cannot be compared. */
+bool forms_allow(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops);
+
 #endif

@@ -137,6 +137,21 @@ static bool fix_up_memory(struct gen *g, const ZydisDecodedInstruction *insn, co
     return true;
 }
 
+/*
+ * What no assembler emits: prefixes that mean nothing here, that repeat, or that make another instruction of it. The result is
+ * judged by the decoder afterwards.
+ */
+static ZyanUSize add_prefixes(struct gen *g, uint8_t *bytes, ZyanUSize len)
+{
+    static const uint8_t prefixes[] = {0x26, 0x2e, 0x36, 0x3e, 0x66, 0x67, 0xf2, 0xf3, 0x40};
+
+    for (unsigned n = 1 + rng_below(&g->rng, 2); n && len < ZYDIS_MAX_INSTRUCTION_LENGTH; n--, len++) {
+        memmove(bytes + 1, bytes, len);
+        bytes[0] = prefixes[rng_below(&g->rng, ARRAY_SIZE(prefixes))];
+    }
+    return len;
+}
+
 /* One try at an instruction of the form, with what belongs around it; on failure the sequence is as before. */
 static bool try_form(struct gen *g, const struct form *form)
 {
@@ -153,7 +168,10 @@ static bool try_form(struct gen *g, const struct form *form)
     seq_decoder(&decoder);
     if (!vary(g, form, &req, &mem) || ZYAN_FAILED(ZydisEncoderEncodeInstruction(&req, bytes, &len)))
         return false;
-    if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes, len, &insn, ops)) || !acceptable(&insn, ops))
+    if (rng_percent(&g->rng, 4))
+        len = add_prefixes(g, bytes, len);
+    if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes, len, &insn, ops)) || insn.length != len ||
+        !forms_allow(&insn, ops) || !acceptable(&insn, ops))
         return false;
     if (!gen_before(g, &insn, ops, &mem) || !gen_mem_setup(g, &mem))
         goto undo;
