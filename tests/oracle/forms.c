@@ -1,5 +1,6 @@
 #include "forms.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -7,6 +8,15 @@
 
 #include "base/util.h"
 #include "seq.h"
+
+/* A bit of CPUID, for what not every compiler knows by name. */
+enum cpuid_reg { EAX, EBX, ECX, EDX };
+static bool cpuid_has(unsigned leaf, enum cpuid_reg reg, unsigned bit)
+{
+    unsigned r[4] = {0};
+
+    return __get_cpuid_count(leaf, 0, &r[EAX], &r[EBX], &r[ECX], &r[EDX]) && (r[reg] >> bit & 1);
+}
 
 /* Which instruction sets are in x86-64-v3 and what vireo adds to it; FORM_N_CLASSES for the others. */
 static enum form_class isa_class(ZydisISASet isa)
@@ -29,15 +39,15 @@ static enum form_class isa_class(ZydisISASet isa)
     case ZYDIS_ISA_SET_POPCNT:
         return FORM_INTEGER;
     case ZYDIS_ISA_SET_ADOX_ADCX:
-        return __builtin_cpu_supports("adx") ? FORM_INTEGER : FORM_N_CLASSES;
+        return cpuid_has(7, EBX, 19) ? FORM_INTEGER : FORM_N_CLASSES;
     case ZYDIS_ISA_SET_BMI1:
         return __builtin_cpu_supports("bmi") ? FORM_INTEGER : FORM_N_CLASSES;
     case ZYDIS_ISA_SET_BMI2:
         return __builtin_cpu_supports("bmi2") ? FORM_INTEGER : FORM_N_CLASSES;
     case ZYDIS_ISA_SET_LZCNT:
-        return __builtin_cpu_supports("lzcnt") ? FORM_INTEGER : FORM_N_CLASSES;
+        return cpuid_has(0x80000001, ECX, 5) ? FORM_INTEGER : FORM_N_CLASSES;
     case ZYDIS_ISA_SET_MOVBE:
-        return __builtin_cpu_supports("movbe") ? FORM_INTEGER : FORM_N_CLASSES;
+        return cpuid_has(1, ECX, 22) ? FORM_INTEGER : FORM_N_CLASSES;
     case ZYDIS_ISA_SET_X87:
     case ZYDIS_ISA_SET_FCMOV:
     case ZYDIS_ISA_SET_SSE3X87:
@@ -62,7 +72,7 @@ static enum form_class isa_class(ZydisISASet isa)
     case ZYDIS_ISA_SET_PCLMULQDQ:
         return __builtin_cpu_supports("pclmul") ? FORM_SSE : FORM_N_CLASSES;
     case ZYDIS_ISA_SET_SHA:
-        return __builtin_cpu_supports("sha") ? FORM_SSE : FORM_N_CLASSES;
+        return cpuid_has(7, EBX, 29) ? FORM_SSE : FORM_N_CLASSES;
     case ZYDIS_ISA_SET_XSAVE:
     case ZYDIS_ISA_SET_AVX:
         return __builtin_cpu_supports("avx") ? FORM_AVX : FORM_N_CLASSES;
@@ -74,7 +84,7 @@ static enum form_class isa_class(ZydisISASet isa)
     case ZYDIS_ISA_SET_FMA:
         return __builtin_cpu_supports("fma") ? FORM_AVX : FORM_N_CLASSES;
     case ZYDIS_ISA_SET_F16C:
-        return __builtin_cpu_supports("f16c") ? FORM_AVX : FORM_N_CLASSES;
+        return __builtin_cpu_supports("avx") && cpuid_has(1, ECX, 29) ? FORM_AVX : FORM_N_CLASSES;
     default:
         return FORM_N_CLASSES;
     }

@@ -226,7 +226,7 @@ bool gen_after(struct gen *g, const ZydisDecodedInstruction *insn, const struct 
     case ZYDIS_MNEMONIC_XSAVE64:
         if (!gen_store64(g, t + 512, (int32_t)rng_below(&g->rng, 8)))
             return false;
-        /* fall through */
+        __attribute__((fallthrough));
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXSAVE64: {
         const uint8_t zero16[] = {
