@@ -33,23 +33,28 @@ typedef void (*interp_fn)(struct interp *c, const struct insn *in);
  */
 struct insn {
     interp_fn fn;
-    uint64_t imm;    /* sign- or zero-extended as the instruction wants it; branch displacement */
-    int64_t disp;    /* address displacement; for RIP-relative forms relative to the block's start */
-    uint16_t reg;    /* ModRM.reg or opcode register: the first register operand */
-    uint16_t rm;     /* ModRM.rm where it is a register: the second */
-    uint16_t vvvv;   /* the third */
+    uint64_t imm;                   /* sign- or zero-extended as the instruction wants it; branch displacement */
+    int64_t disp;                   /* address displacement; for RIP-relative forms relative to the block's start */
+    uint16_t reg;                   /* ModRM.reg or opcode register: the first register operand */
+    uint16_t rm;                    /* ModRM.rm where it is a register: the second */
+    uint16_t vvvv;                  /* the third */
     uint16_t base, index, seg_base; /* of the memory operand; seg_base is `zero` in flat 64-bit addressing */
-    uint16_t off;    /* from the block's start */
-    uint8_t scale;   /* shift: 0 to 3 */
-    uint8_t seg;     /* enum x86_segreg of the memory operand */
-    uint8_t addr;    /* address size: 2, 4 or 8 bytes */
-    uint8_t size;    /* operand size in bytes */
-    uint8_t len;     /* of the encoding */
-    uint8_t prefix;  /* INSN_ bits */
-    const void *extra; /* a handler's own: vector.c's stub */
+    uint16_t off;                   /* from the block's start */
+    uint8_t scale;                  /* shift: 0 to 3 */
+    uint8_t seg;                    /* enum x86_segreg of the memory operand */
+    uint8_t addr;                   /* address size: 2, 4 or 8 bytes */
+    uint8_t size;                   /* operand size in bytes */
+    uint8_t len;                    /* of the encoding */
+    uint8_t prefix;                 /* INSN_ bits */
+    const void *extra;              /* a handler's own: vector.c's stub */
 };
 
-enum { INSN_LOCK = 1 << 0, INSN_REP = 1 << 1, INSN_REPNE = 1 << 2, INSN_SLOW_ADDR = 1 << 3 /* not flat 64-bit: seg.c checks limits */ };
+enum {
+    INSN_LOCK = 1 << 0,
+    INSN_REP = 1 << 1,
+    INSN_REPNE = 1 << 2,
+    INSN_SLOW_ADDR = 1 << 3 /* not flat 64-bit: seg.c checks limits */
+};
 
 #define TLB_BITS 9
 #define TLB_SIZE (1u << TLB_BITS)
@@ -70,9 +75,9 @@ struct tlb_entry {
     uint64_t gpa;         /* physical page; TLB_GLOBAL and TLB_LARGE in its low bits */
 };
 
-#define TLB_NONE UINT64_C(1) /* never equals a page address */
+#define TLB_NONE   UINT64_C(1) /* never equals a page address */
 #define TLB_GLOBAL UINT64_C(1)
-#define TLB_LARGE UINT64_C(2) /* part of a large page: INVLPG anywhere in that page drops it */
+#define TLB_LARGE  UINT64_C(2) /* part of a large page: INVLPG anywhere in that page drops it */
 
 struct code_cache;  /* code.c */
 struct vector_unit; /* vector.h */
@@ -93,9 +98,9 @@ struct interp {
     struct tlb_entry tlb[MMU_N][TLB_SIZE];
     struct tlb_entry tlb_code[2][64]; /* fetches: supervisor, user; `read` is the tag */
 
-    uint64_t pdpte[4];                 /* PAE paging's registers (SDM Vol. 3A 4.4.1) */
+    uint64_t pdpte[4]; /* PAE paging's registers (SDM Vol. 3A 4.4.1) */
     struct {
-        uint64_t first, last;          /* linear range that TLB_LARGE entries may lie in: lower half, upper half */
+        uint64_t first, last; /* linear range that TLB_LARGE entries may lie in: lower half, upper half */
     } tlb_large[2];
 
     struct code_cache *code;
@@ -116,20 +121,20 @@ struct interp {
         uint8_t vector;
         bool has_error;
         uint32_t error;
-        uint64_t cr2;  /* #PF */
-        uint64_t dr6;  /* #DB: bits to set */
+        uint64_t cr2; /* #PF */
+        uint64_t dr6; /* #DB: bits to set */
     } fault;
     uint32_t fault_ext; /* EXT bit for selector error codes while an event is delivered (SDM Vol. 3A 6.13) */
     uint32_t debug_hit; /* DR6 bits of data and I/O breakpoints met, due after the instruction */
     bool step_tf, step_rf, step_sti, step_movss; /* flags and shadows as the instruction began; fault_step_begin() */
-    enum engine_exit exit; /* what run() returns, with ATTN_EXIT */
-    uint32_t bus_count; /* accesses to devices so far, to sample the time they take */
+    enum engine_exit exit;                       /* what run() returns, with ATTN_EXIT */
+    uint32_t bus_count;                          /* accesses to devices so far, to sample the time they take */
 };
 
 enum {
-    ATTN_STEP = 1 << 0,     /* TF, a shadow or a breakpoint: run one instruction at a time */
-    ATTN_RECHECK = 1 << 1,  /* IF, TPR or a mode changed: look at the pins again */
-    ATTN_EXIT = 1 << 2,     /* leave run() with `exit` */
+    ATTN_STEP = 1 << 0,    /* TF, a shadow or a breakpoint: run one instruction at a time */
+    ATTN_RECHECK = 1 << 1, /* IF, TPR or a mode changed: look at the pins again */
+    ATTN_EXIT = 1 << 2,    /* leave run() with `exit` */
 };
 
 /* ---- fault.c ---- */
@@ -151,9 +156,9 @@ static inline uint64_t interp_next_rip(const struct interp *c, const struct insn
 
 /* ---- registers by offset ---- */
 
-#define INTERP_ZERO ((uint16_t)offsetof(struct interp, zero))
+#define INTERP_ZERO      ((uint16_t)offsetof(struct interp, zero))
 #define INTERP_BLOCK_RIP ((uint16_t)offsetof(struct interp, block_rip))
-#define INTERP_GPR(n) ((uint16_t)(offsetof(struct interp, st.gpr) + 8 * (n)))
+#define INTERP_GPR(n)    ((uint16_t)(offsetof(struct interp, st.gpr) + 8 * (n)))
 
 static inline void *interp_reg(struct interp *c, unsigned off)
 {
