@@ -349,6 +349,7 @@ int pci_bus_open(struct pci_bus **out, struct bus *pio, struct bus *mmio, struct
     if (rc == 0)
         rc = bus_add(pio, &r);
     if (rc < 0) {
+        bus_remove(pio, CONFIG_ADDRESS);
         pci_bus_close(bus);
         return err_set(err, rc, "pci: configuration ports: %s", strerror(-rc));
     }
@@ -360,8 +361,6 @@ void pci_bus_close(struct pci_bus *bus)
 {
     if (!bus)
         return;
-    bus_remove(bus->pio, CONFIG_ADDRESS);
-    bus_remove(bus->pio, CONFIG_DATA);
     bus_fini(&bus->narrow);
     pthread_mutex_destroy(&bus->intx_lock);
     pthread_mutex_destroy(&bus->lock);

@@ -109,6 +109,7 @@ static inline unsigned pci_pirq(unsigned slot, unsigned pin)
 
 /* pirq: lines for PIRQA# to PIRQH#, set once before the VM runs. */
 int pci_bus_open(struct pci_bus **bus, struct bus *pio, struct bus *mmio, struct err *err) MUST_CHECK;
+/* When nothing uses the port bus any more, or that is gone already. */
 void pci_bus_close(struct pci_bus *bus);
 void pci_bus_set_pirq(struct pci_bus *bus, unsigned n, const struct irq_line *line);
 
