@@ -111,7 +111,9 @@ static bool denied(ZydisMnemonic mnemonic)
     case ZYDIS_MNEMONIC_LSL:
     case ZYDIS_MNEMONIC_VERR:
     case ZYDIS_MNEMONIC_VERW:
-    case ZYDIS_MNEMONIC_LSS: /* segment loads */
+    case ZYDIS_MNEMONIC_LDS: /* segment loads */
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LSS:
     case ZYDIS_MNEMONIC_LFS:
     case ZYDIS_MNEMONIC_LGS:
     case ZYDIS_MNEMONIC_JMP:
@@ -263,7 +265,7 @@ static int try_modrm(struct forms *forms, const ZydisDecoder *decoder, uint8_t *
     return 0;
 }
 
-static int walk_legacy(struct forms *forms, const ZydisDecoder *decoder)
+static int walk_legacy(struct forms *forms, const ZydisDecoder *decoder, bool rex)
 {
     static const uint8_t prefixes[] = {0, 0x66, 0xf2, 0xf3, 0xf0};
     static const uint8_t maps[][3] = {{0}, {1, 0x0f}, {2, 0x0f, 0x38}, {2, 0x0f, 0x3a}};
@@ -272,6 +274,8 @@ static int walk_legacy(struct forms *forms, const ZydisDecoder *decoder)
         for (unsigned opcode = 0; opcode < 256; opcode++)
             for (unsigned variant = 0; variant < ARRAY_SIZE(prefixes) * 4; variant++) {
                 uint8_t bytes[32] = {0}, n = 0;
+                if ((variant & 2) && !rex)
+                    continue;
                 if (variant & 1)
                     bytes[n++] = 0x66; /* beside F2, F3 and LOCK too */
                 if (prefixes[variant >> 2])
@@ -334,13 +338,13 @@ static int make_index(struct forms *forms)
     return 0;
 }
 
-int forms_open(struct forms *forms)
+int forms_open(struct forms *forms, bool compat)
 {
     ZydisDecoder decoder;
 
     *forms = (struct forms){0};
-    seq_decoder(&decoder);
-    int r = walk_legacy(forms, &decoder);
+    seq_decoder(&decoder, compat);
+    int r = walk_legacy(forms, &decoder, !compat);
     if (!r)
         r = walk_vex(forms, &decoder);
     if (!r)

@@ -30,8 +30,8 @@ struct forms {
     } class[FORM_N_CLASSES];
 };
 
-/* -ENOMEM. Forms that this host cannot execute are left out. */
-int forms_open(struct forms *forms);
+/* Of 64-bit mode, or of 32-bit code in compatibility mode. -ENOMEM. Forms that this host cannot execute are left out. */
+int forms_open(struct forms *forms, bool compat);
 void forms_close(struct forms *forms);
 
 /* Whether the instruction may be tried: of a known set, with nothing in it that cannot be compared. */

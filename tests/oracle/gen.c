@@ -29,13 +29,14 @@ static ZydisRegister pick_register(struct gen *g, ZydisRegister like)
 
     switch (class) {
     case ZYDIS_REGCLASS_GPR8:
-        return ZYDIS_REGISTER_AL + rng_below(&g->rng, ZYDIS_REGISTER_R15B - ZYDIS_REGISTER_AL + 1);
+        return ZYDIS_REGISTER_AL +
+               rng_below(&g->rng, (g->compat ? ZYDIS_REGISTER_BH : ZYDIS_REGISTER_R15B) - ZYDIS_REGISTER_AL + 1);
     case ZYDIS_REGCLASS_GPR16:
     case ZYDIS_REGCLASS_GPR32:
     case ZYDIS_REGCLASS_GPR64:
     case ZYDIS_REGCLASS_XMM:
     case ZYDIS_REGCLASS_YMM:
-        return ZydisRegisterEncode(class, (ZyanU8)rng_below(&g->rng, 16));
+        return ZydisRegisterEncode(class, (ZyanU8)rng_below(&g->rng, g->n_regs));
     case ZYDIS_REGCLASS_MMX:
     case ZYDIS_REGCLASS_X87:
         return ZydisRegisterEncode(class, (ZyanU8)rng_below(&g->rng, 8));
@@ -99,6 +100,13 @@ static bool acceptable(const ZydisDecodedInstruction *insn, const ZydisDecodedOp
         return false;
     /* PREFETCHW's opcode with a register: Intel has a NOP there, AMD #UD. */
     if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F && insn->opcode == 0x0d && insn->raw.modrm.mod == 3)
+        return false;
+    /* A selector is pushed in 32-bit code with its upper half zero by AMD, and without an upper half by Intel (SDM Vol. 2B PUSH). */
+    if (insn->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && insn->mnemonic == ZYDIS_MNEMONIC_PUSH &&
+        ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(ops[0].reg.value) == ZYDIS_REGCLASS_SEGMENT)
+        return false;
+    /* F3 REX.B 90: the decoder's tables have PAUSE, CPUs exchange R8 with RAX. */
+    if (insn->mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->raw.rex.B)
         return false;
     if (insn->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
         return false;
@@ -165,7 +173,7 @@ static bool try_form(struct gen *g, const struct form *form)
     uint32_t undef[SEQ_MAX_INSNS + 1];
     unsigned n = g->seq->n;
 
-    seq_decoder(&decoder);
+    seq_decoder(&decoder, g->compat);
     if (!vary(g, form, &req, &mem) || ZYAN_FAILED(ZydisEncoderEncodeInstruction(&req, bytes, &len)))
         return false;
     if (rng_percent(&g->rng, 4))
@@ -205,6 +213,9 @@ static void initial_state(struct gen *g, struct seq_state *st)
             g->pointers |= (uint16_t)(1u << i);
         }
     }
+    if (g->compat)
+        for (unsigned i = 0; i < X86_N_GPR; i++)
+            st->gpr[i] = (uint32_t)st->gpr[i];
     st->gpr[X86_RSP] =
         SEQ_STACK + SEQ_STACK_SIZE / 2 - (rng_percent(rng, 80) ? 8 * rng_below(rng, 8) : rng_below(rng, 64));
     memcpy(g->initial, st->gpr, sizeof(g->initial));
@@ -261,9 +272,14 @@ static void fill_sequence(struct gen *g)
     g->seq->n_groups = g->group;
 }
 
-void gen_sequence(const struct forms *forms, uint64_t seed, struct seq *seq, struct seq_run *run)
+void gen_sequence(const struct forms forms[2], uint64_t seed, struct seq *seq, struct seq_run *run)
 {
-    struct gen g = {.rng = {seed}, .seq = seq, .forms = forms};
+    struct gen g = {.rng = {seed}, .seq = seq};
+
+    g.compat = rng_percent(&g.rng, 25);
+    g.forms = &forms[g.compat];
+    g.n_regs = g.compat ? 8 : 16;
+    seq->compat = run->compat = g.compat;
 
     do { /* again when a short jump does not reach */
         seq->seed = seed;

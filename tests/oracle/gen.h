@@ -6,7 +6,7 @@
 #include "rng.h"
 #include "seq.h"
 
-/* The sequence of that seed, and the state and memory it starts from: the same every time. Sets run->code too. */
-void gen_sequence(const struct forms *forms, uint64_t seed, struct seq *seq, struct seq_run *run);
+/* forms: of 64-bit and of 32-bit code. The sequence of that seed, and the state and memory it starts from: the same every time. Sets run->code too. */
+void gen_sequence(const struct forms forms[2], uint64_t seed, struct seq *seq, struct seq_run *run);
 
 #endif

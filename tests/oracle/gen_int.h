@@ -18,6 +18,8 @@ struct gen {
     struct rng rng;
     struct seq *seq;
     const struct forms *forms;
+    bool compat;
+    unsigned n_regs; /* 16, or 8 in 32-bit code */
     unsigned group;
     uint16_t pointers; /* registers that certainly still hold their initial pointer into the data */
     uint64_t initial[X86_N_GPR];
@@ -26,6 +28,8 @@ struct gen {
 /* gen_emit.c: single instructions, encoded by hand; all return false when the sequence is full. */
 bool gen_bytes(struct gen *g, const void *bytes, unsigned len);
 bool gen_mov(struct gen *g, unsigned reg, uint64_t val);
+bool gen_absolute(struct gen *g, const char *opcode, unsigned n, unsigned reg, uint32_t addr, const void *imm,
+                  unsigned imm_len);
 bool gen_store32(struct gen *g, uint32_t addr, uint32_t val);
 bool gen_store64(struct gen *g, uint32_t addr, int32_t val);
 bool gen_jump(struct gen *g);

@@ -31,7 +31,9 @@ static uint64_t bad_target(struct gen *g, unsigned size)
     case 2:
         return SEQ_POOL + SEQ_POOL_SIZE - rng_below(&g->rng, size + 1);
     case 3:
-        return (UINT64_C(1) << 63) + rng_next(&g->rng) / 16; /* not canonical */
+        if (!g->compat)
+            return (UINT64_C(1) << 63) + rng_next(&g->rng) / 16; /* not canonical */
+        return 0xf0000000 + rng_below(&g->rng, 1 << 24);
     default:
         return rng_next(&g->rng) % (1 << 24) + 0x50000000;
     }
@@ -53,10 +55,10 @@ static bool is_gather(const struct form *form)
 static bool pick_gather(struct gen *g, const struct form *form, ZydisEncoderOperand *op, struct gen_mem *mem)
 {
     ZydisRegisterClass class = ZydisRegisterGetClass(form->req.operands[1].mem.index);
-    unsigned base = rng_below(&g->rng, 15);
+    unsigned base = rng_below(&g->rng, g->n_regs - 1);
 
     base += base >= X86_RSP; /* never RSP */
-    mem->vector_index = (int)rng_below(&g->rng, 16);
+    mem->vector_index = (int)rng_below(&g->rng, g->n_regs);
     switch (form->mnemonic) {
     case ZYDIS_MNEMONIC_VGATHERQPD:
     case ZYDIS_MNEMONIC_VGATHERQPS:
@@ -67,7 +69,7 @@ static bool pick_gather(struct gen *g, const struct form *form, ZydisEncoderOper
     default:
         break;
     }
-    op->mem.base = reg_of(base, false);
+    op->mem.base = reg_of(base, g->compat);
     op->mem.index = ZydisRegisterEncode(class, (ZyanU8)mem->vector_index);
     op->mem.scale = (ZyanU8)(1u << rng_below(&g->rng, 4));
     op->mem.displacement = rng_range(&g->rng, -128, 127);
@@ -80,7 +82,7 @@ static bool pick_gather(struct gen *g, const struct form *form, ZydisEncoderOper
 /* On the stack, near its pointer: pushes move it by a few hundred bytes at most. */
 static bool pick_stack(struct gen *g, ZydisEncoderOperand *op, struct gen_mem *mem)
 {
-    op->mem.base = ZYDIS_REGISTER_RSP;
+    op->mem.base = reg_of(X86_RSP, g->compat);
     op->mem.index = ZYDIS_REGISTER_NONE;
     op->mem.scale = 0;
     op->mem.displacement = rng_range(&g->rng, -256, 192);
@@ -96,7 +98,7 @@ static bool pick_absolute(struct gen *g, ZydisEncoderOperand *op, struct gen_mem
     op->mem.displacement = (int64_t)target;
     if (target > INT32_MAX)
         return false;
-    if (rng_percent(&g->rng, 60)) {
+    if (!g->compat && rng_percent(&g->rng, 60)) {
         op->mem.base = ZYDIS_REGISTER_RIP;
         op->mem.displacement = 0x1000; /* patched when the code is laid out */
         mem->rip = true;
@@ -108,9 +110,9 @@ static bool pick_absolute(struct gen *g, ZydisEncoderOperand *op, struct gen_mem
 static bool pick_registers(struct gen *g, ZydisEncoderOperand *op, struct gen_mem *mem, uint64_t target)
 {
     struct rng *rng = &g->rng;
-    bool narrow = target <= INT32_MAX && rng_percent(rng, 15);
+    bool narrow = g->compat || (target <= INT32_MAX && rng_percent(rng, 15));
     bool with_index = rng_percent(rng, 50), with_base = !with_index || rng_percent(rng, 80);
-    unsigned base = rng_below(rng, 16), index = rng_below(rng, 16), scale = 1u << rng_below(rng, 4);
+    unsigned base = rng_below(rng, g->n_regs), index = rng_below(rng, g->n_regs), scale = 1u << rng_below(rng, 4);
     int64_t disp = rng_percent(rng, 50) ? rng_range(rng, -128, 127) : rng_range(rng, -100000, 100000);
 
     if (base == X86_RSP || index == X86_RSP || base == index)
@@ -128,7 +130,7 @@ static bool pick_registers(struct gen *g, ZydisEncoderOperand *op, struct gen_me
     if (with_base) {
         op->mem.base = reg_of(base, narrow);
         mem->base = (int)base;
-        if (!with_index && !narrow && (g->pointers >> base & 1) && !mem->bad) {
+        if (!with_index && (!narrow || g->compat) && (g->pointers >> base & 1) && !mem->bad) {
             /* A register that points to the data already. */
             disp = rng_range(rng, -200, 200);
             target = g->initial[base] + (uint64_t)disp;
@@ -241,7 +243,7 @@ bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEn
     /* Whether the unused end of an FXSAVE area is touched is not documented: it must lie in the data. */
     if (known && mem->target + 1024 > SEQ_DATA + SEQ_DATA_SIZE)
         return false;
-    if (mem->base >= 0 && rng_percent(&g->rng, 8)) {
+    if (!g->compat && mem->base >= 0 && rng_percent(&g->rng, 8)) {
         *prefixes |= ZYDIS_ATTRIB_HAS_SEGMENT_GS;
         mem->base_val -= SEQ_GS_BASE;
     } else if (rng_percent(&g->rng, 4)) {
@@ -256,10 +258,10 @@ bool gen_mem_setup(struct gen *g, const struct gen_mem *mem)
         return true;
     if (mem->vector_index >= 0) { /* vmovdqu ymm, [pool] */
         unsigned v = (unsigned)mem->vector_index;
-        uint8_t b[9] = {0xc5, (uint8_t)((v & 8 ? 0x00 : 0x80) | 0x7e), 0x6f, (uint8_t)((v & 7) << 3 | 4), 0x25};
+        const char opcode[] = {(char)0xc5, (char)((v & 8 ? 0x00 : 0x80) | 0x7e), 0x6f};
         uint32_t slot = rng_below(&g->rng, 200);
-        store_le32(b + 5, mem->index64 ? SEQ_POOL_INDEX64 + 8 * slot : SEQ_POOL_INDEX32 + 4 * slot);
-        if (!gen_bytes(g, b, 9))
+        uint32_t addr = mem->index64 ? SEQ_POOL_INDEX64 + 8 * slot : SEQ_POOL_INDEX32 + 4 * slot;
+        if (!gen_absolute(g, opcode, 3, v & 7, addr, NULL, 0))
             return false;
     }
     if (mem->base >= 0 && !gen_mov(g, (unsigned)mem->base, mem->base_val))

@@ -45,6 +45,8 @@ static bool before_bsf(struct gen *g, const ZydisDecodedOperand *ops, const stru
 {
     int reg = gpr_of(&ops[1]);
 
+    if (reg == X86_RSP)
+        return false;
     if (reg < 0)
         return gen_store32(g, mem->target, (uint32_t)rng_next(&g->rng) | 0x00100010) &&
                gen_store32(g, mem->target + 4, (uint32_t)rng_next(&g->rng));
@@ -56,7 +58,7 @@ static bool before_bsf(struct gen *g, const ZydisDecodedOperand *ops, const stru
                               0x10,
                               0x00};
     g->pointers &= (uint16_t) ~(1u << reg);
-    return gen_bytes(g, or_imm, sizeof(or_imm));
+    return gen_bytes(g, or_imm + g->compat, sizeof(or_imm) - g->compat);
 }
 
 /* With a register as bit offset, memory far off is addressed: keep it near. */
@@ -83,7 +85,6 @@ static bool before_cmpxchg(struct gen *g, const ZydisDecodedInstruction *insn, c
                            const struct gen_mem *mem)
 {
     unsigned half = insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 8 : 4;
-    uint8_t load_rax[] = {0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0}, load_rdx[] = {0x48, 0x8b, 0x14, 0x25, 0, 0, 0, 0};
 
     if (rng_percent(&g->rng, 50) || mem->bad)
         return true;
@@ -91,14 +92,14 @@ static bool before_cmpxchg(struct gen *g, const ZydisDecodedInstruction *insn, c
         int reg = gpr_of(&ops[0]);
         const uint8_t mov[] = {(uint8_t)(0x48 | reg >> 3), 0x8b, (uint8_t)(0xc0 | (reg & 7))};
         g->pointers &= (uint16_t)~1u;
-        return gen_bytes(g, mov, sizeof(mov));
+        return gen_bytes(g, mov + g->compat, sizeof(mov) - g->compat);
     }
     if (!mem->target)
         return true;
-    store_le32(load_rax + 4, mem->target);
-    store_le32(load_rdx + 4, mem->target + half);
     g->pointers &= (uint16_t) ~(1u << X86_RAX | 1u << X86_RDX);
-    return gen_bytes(g, load_rax, 8) && (insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG || gen_bytes(g, load_rdx, 8));
+    return gen_absolute(g, "\x48\x8b", 2, X86_RAX, mem->target, NULL, 0) &&
+           (insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG ||
+            gen_absolute(g, "\x48\x8b", 2, X86_RDX, mem->target + half, NULL, 0));
 }
 
 static uint32_t random_mxcsr(struct gen *g)
@@ -195,6 +196,7 @@ bool gen_before(struct gen *g, const ZydisDecodedInstruction *insn, const ZydisD
     case ZYDIS_MNEMONIC_LEAVE:
         return gen_mov(g, X86_RBP, random_stack(g));
     case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_POPFQ:
         return before_popf(g);
     default:
@@ -228,12 +230,9 @@ bool gen_after(struct gen *g, const ZydisDecodedInstruction *insn, const struct 
             return false;
         __attribute__((fallthrough));
     case ZYDIS_MNEMONIC_FXSAVE:
-    case ZYDIS_MNEMONIC_FXSAVE64: {
-        const uint8_t zero16[] = {
-            0x66, 0xc7, 0x04, 0x25, (uint8_t)(t + 6), (uint8_t)((t + 6) >> 8), (uint8_t)(t >> 16), (uint8_t)(t >> 24),
-            0,    0};
-        return gen_bytes(g, zero16, sizeof(zero16)) && clear(g, t + 8, t + 24) && clear(g, t + 28, t + 32);
-    }
+    case ZYDIS_MNEMONIC_FXSAVE64:
+        return gen_absolute(g, "\x66\xc7", 2, 0, t + 6, "\0\0", 2) && clear(g, t + 8, t + 24) &&
+               clear(g, t + 28, t + 32);
     default:
         return true;
     }

@@ -18,6 +18,7 @@
 
 /* Linux's selectors, so that reading them natively gives the same. */
 #define SEL_KERNEL_CS 0x10
+#define SEL_USER_CS32 0x23
 #define SEL_USER_DS   0x2b
 #define SEL_USER_CS   0x33
 #define SEL_TSS       0x40
@@ -113,12 +114,16 @@ void guest_close(struct guest *guest)
     box_close(&guest->box);
 }
 
-static void load(struct guest *guest, const struct seq_state *in)
+static void load(struct guest *guest, const struct seq_state *in, bool compat)
 {
     static struct x86_state st;
 
     st = guest->base;
     memcpy(st.gpr, in->gpr, sizeof(st.gpr));
+    if (compat) {
+        st.seg[X86_CS] = segment(SEL_USER_CS32, X86_SEG_P | X86_SEG_S | X86_SEG_DPL | X86_SEG_DB | X86_SEG_G | 0xb);
+        st.seg[X86_DS] = st.seg[X86_ES] = st.seg[X86_SS];
+    }
     st.rip = in->rip;
     st.rflags = in->rflags;
     st.fx.fcw = in->fcw;
@@ -171,7 +176,7 @@ void guest_run(struct guest *guest, struct seq_run *run)
     box_poke(&guest->box, CODE, run->code, run->code_len);
     memcpy(ram_host(ram, DATA, SEQ_DATA_SIZE), run->mem_in, SEQ_DATA_SIZE);
     memcpy(ram_host(ram, STACK, SEQ_STACK_SIZE), run->mem_in + SEQ_DATA_SIZE, SEQ_STACK_SIZE);
-    load(guest, &run->in);
+    load(guest, &run->in, run->compat);
     enum engine_exit exit = guest->box.type->run(guest->box.vcpu, 100000);
     memcpy(run->mem_out, ram_host(ram, DATA, SEQ_DATA_SIZE), SEQ_DATA_SIZE);
     memcpy(run->mem_out + SEQ_DATA_SIZE, ram_host(ram, STACK, SEQ_STACK_SIZE), SEQ_STACK_SIZE);

@@ -16,6 +16,11 @@
 #include "base/util.h"
 #include "native_int.h"
 
+/* Linux's selectors for programs. */
+#define USER_CS32 0x23
+#define USER_DS   0x2b
+#define USER_CS   0x33
+
 #define XSAVE_HEADER 512
 #define XSAVE_YMM    576
 
@@ -69,17 +74,20 @@ static void on_fault(int sig, siginfo_t *info, void *context)
     save_state(&CURRENT_RUN->out, uc, info);
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)native_leave;
     uc->uc_mcontext.gregs[REG_RSP] = *(greg_t *)(uintptr_t)NATIVE_CTL_HOST;
+    uc->uc_mcontext.gregs[REG_CSGSFS] = (uc->uc_mcontext.gregs[REG_CSGSFS] & ~(greg_t)0xffff) | USER_CS;
     uc->uc_mcontext.gregs[REG_EFL] = X86_FLAG_FIXED | X86_FLAG_IF;
     store_le32(fx + 24, 0x1f80);
     store_le64(fx + XSAVE_HEADER, 0); /* everything in its initial state */
 }
 
-static void load_state(const struct seq_state *in)
+static void load_state(const struct seq_state *in, bool compat)
 {
     uint8_t *fx = (uint8_t *)(uintptr_t)NATIVE_CTL_XSAVE;
 
     memcpy((void *)(uintptr_t)NATIVE_CTL_GPR, in->gpr, sizeof(in->gpr));
-    *(uint64_t *)(uintptr_t)NATIVE_CTL_RIP = in->rip;
+    *(uint32_t *)(uintptr_t)NATIVE_CTL_FAR = (uint32_t)in->rip;
+    *(uint16_t *)(uintptr_t)(NATIVE_CTL_FAR + 4) = compat ? USER_CS32 : USER_CS;
+    *(uint16_t *)(uintptr_t)NATIVE_CTL_DS = compat ? USER_DS : 0;
     *(uint64_t *)(uintptr_t)NATIVE_CTL_RFLAGS = in->rflags;
     memset(fx, 0, XSAVE_YMM);
     store_le16(fx, in->fcw);
@@ -103,7 +111,7 @@ static void run_one(struct seq_run *run)
     memcpy(data, run->mem_in, SEQ_DATA_SIZE);
     memcpy(stack, run->mem_in + SEQ_DATA_SIZE, SEQ_STACK_SIZE);
     CURRENT_RUN = run;
-    load_state(&run->in);
+    load_state(&run->in, run->compat);
     native_enter();
     memcpy(run->mem_out, data, SEQ_DATA_SIZE);
     memcpy(run->mem_out + SEQ_DATA_SIZE, stack, SEQ_STACK_SIZE);

@@ -17,6 +17,8 @@ native_enter:
         xrstor64 NATIVE_CTL_XSAVE
         pushq   NATIVE_CTL_RFLAGS
         popfq
+        mov     NATIVE_CTL_DS, %ds
+        mov     NATIVE_CTL_DS, %es
         mov     NATIVE_CTL_GPR + 0x00, %rax
         mov     NATIVE_CTL_GPR + 0x08, %rcx
         mov     NATIVE_CTL_GPR + 0x10, %rdx
@@ -33,7 +35,7 @@ native_enter:
         mov     NATIVE_CTL_GPR + 0x70, %r14
         mov     NATIVE_CTL_GPR + 0x78, %r15
         mov     NATIVE_CTL_GPR + 0x20, %rsp
-        jmp     *NATIVE_CTL_RIP
+        ljmpl   *NATIVE_CTL_FAR
         .size   native_enter, . - native_enter
 
         .globl  native_leave

@@ -4,8 +4,9 @@
 
 #define NATIVE_CTL        0x40000000
 #define NATIVE_CTL_GPR    0x40000000 /* 16 of them, in the encoding's order */
-#define NATIVE_CTL_RIP    0x40000080
+#define NATIVE_CTL_FAR    0x40000080 /* far pointer to the code: offset (4 bytes), selector */
 #define NATIVE_CTL_RFLAGS 0x40000088
+#define NATIVE_CTL_DS     0x40000086 /* selector for DS and ES */
 #define NATIVE_CTL_HOST   0x40000090 /* the host's RSP meanwhile */
 #define NATIVE_CTL_XSAVE  0x40000400 /* standard format, components 0 to 2 */
 

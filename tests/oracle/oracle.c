@@ -24,7 +24,7 @@ struct oracle {
     uint64_t count, seed;
     const char *engine;
     bool self, keep_going, print;
-    struct forms forms;
+    struct forms forms[2];       /* of 64-bit and of 32-bit code */
     struct native native, other; /* other: the second host under --self */
     struct guest guest;
     struct seq seqs[NATIVE_BATCH];
@@ -37,6 +37,7 @@ static void engine_run(struct oracle *o, const struct seq_run *job)
     struct seq_run *run = o->self ? &o->other.runs[0] : &o->run;
 
     run->in = job->in;
+    run->compat = job->compat;
     run->code_len = job->code_len;
     memcpy(run->code, job->code, job->code_len);
     memcpy(run->mem_in, job->mem_in, sizeof(run->mem_in));
@@ -97,7 +98,7 @@ static void report(struct oracle *o, uint64_t seed)
     struct seq *seq = &o->seqs[0];
 
     printf("\nseed %" PRIu64 " differs", seed);
-    gen_sequence(&o->forms, seed, seq, &o->native.runs[0]);
+    gen_sequence(o->forms, seed, seq, &o->native.runs[0]);
     unsigned before = seq->n;
     if (!try(o, seq, NULL)) {
         printf(", but not when it is run alone\n");
@@ -119,7 +120,7 @@ static int batch(struct oracle *o, uint64_t seed, unsigned n)
     unsigned n_bad = 0;
 
     for (unsigned i = 0; i < n; i++)
-        gen_sequence(&o->forms, seed + i, &o->seqs[i], &o->native.runs[i]);
+        gen_sequence(o->forms, seed + i, &o->seqs[i], &o->native.runs[i]);
     if (native_start(&o->native, n) || native_wait(&o->native, n))
         return -EPIPE;
     for (unsigned i = 0; i < n; i++) {
@@ -231,9 +232,9 @@ int main(int argc, char **argv)
     if (status)
         goto free_oracle;
     status = 1;
-    if (forms_open(&o->forms)) {
+    if (forms_open(&o->forms[0], false) || forms_open(&o->forms[1], true)) {
         fprintf(stderr, "no memory for the table of forms\n");
-        goto free_oracle;
+        goto close_forms;
     }
     if (native_open(&o->native)) {
         fprintf(stderr, "cannot start the native side\n");
@@ -251,7 +252,8 @@ int main(int argc, char **argv)
 close_native:
     native_close(&o->native);
 close_forms:
-    forms_close(&o->forms);
+    forms_close(&o->forms[1]);
+    forms_close(&o->forms[0]);
 free_oracle:
     free(o);
     return status;

@@ -2,9 +2,12 @@
 
 #include <inttypes.h>
 
-void seq_decoder(ZydisDecoder *decoder)
+void seq_decoder(ZydisDecoder *decoder, bool compat)
 {
-    ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    if (compat)
+        ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+    else
+        ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 }
 
 /* The count of a shift or rotate, masked as the CPU does, or -1 when it is in CL. */
@@ -71,7 +74,7 @@ bool seq_add(struct seq *seq, unsigned group, const uint8_t *bytes, unsigned len
 
     if (seq->n >= SEQ_MAX_INSNS)
         return false;
-    seq_decoder(&decoder);
+    seq_decoder(&decoder, seq->compat);
     if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes, len, &insn, ops)) || insn.length != len)
         return false;
     struct seq_insn *si = &seq->insn[seq->n++];
@@ -173,7 +176,7 @@ void seq_print(const struct seq *seq, FILE *out)
     if (!seq_assemble(seq, code, &len, offsets))
         return;
     (void)seq_undefined(seq, undef);
-    seq_decoder(&decoder);
+    seq_decoder(&decoder, seq->compat);
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
     for (unsigned i = 0; i < seq->n; i++) {
         ZydisDecodedInstruction insn;

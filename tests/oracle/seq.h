@@ -53,6 +53,7 @@ struct seq_insn {
 
 struct seq {
     uint64_t seed;
+    bool compat; /* 32-bit code */
     unsigned n, n_groups;
     struct seq_insn insn[SEQ_MAX_INSNS];
 };
@@ -75,10 +76,11 @@ struct seq_run {
     uint32_t code_len;
     uint8_t code[SEQ_CODE_SIZE];
     uint8_t mem_in[SEQ_MEM_SIZE], mem_out[SEQ_MEM_SIZE];
+    bool compat;
     bool lost; /* the runner died or ran away */
 };
 
-void seq_decoder(ZydisDecoder *decoder);
+void seq_decoder(ZydisDecoder *decoder, bool compat);
 
 /* Appends an instruction to the group; false when the sequence is full or the bytes are no instruction. */
 bool seq_add(struct seq *seq, unsigned group, const uint8_t *bytes, unsigned len);
