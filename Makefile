@@ -43,8 +43,11 @@ guest: build
 	@tools/deps guest
 	@exec tools/guest-prepare
 
-install: build
-	@DESTDIR="$(DESTDIR)" exec meson install -C build --quiet
+# With the default guest, so that the installed vireo needs nothing of this tree.
+install: guest
+	@meson configure build -Dprefix="$(abspath $(PREFIX))"
+	@DESTDIR="$(DESTDIR)" meson install -C build --quiet
+	@install -D -m 644 -t "$(DESTDIR)$(abspath $(PREFIX))/share/vireo/guest" guest/vmlinux guest/initrd.img
 
 clean:
 	rm -rf build build-* guest .guest.*

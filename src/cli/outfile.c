@@ -65,7 +65,9 @@ int outfile_open(struct outfile *f, const char *path, struct err *err)
 
     *f = (struct outfile){.fd = -1, .path = path};
     bool exists = stat(path, &st) == 0;
-    if (exists && S_ISDIR(st.st_mode)) {
+    if (!exists && (errno != ENOENT || !*path)) {
+        r = -errno;
+    } else if (exists && S_ISDIR(st.st_mode)) {
         r = -EISDIR;
     } else if (exists && !S_ISREG(st.st_mode)) {
         f->fd = open(path, O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
