@@ -21,6 +21,7 @@ enum {
 /* Command byte. */
 enum {
     CTR_KBD_INT = 1 << 0,
+    CTR_AUX_INT = 1 << 1,
     CTR_SYS = 1 << 2,
     CTR_KBD_DISABLE = 1 << 4,
     CTR_AUX_DISABLE = 1 << 5,
@@ -71,7 +72,8 @@ enum {
 
 struct i8042 {
     struct device dev;
-    struct irq_line irq;
+    struct irq_line kbd_irq;
+    struct irq_line aux_irq;
 
     uint8_t ram[32]; /* [0]: command byte */
     uint8_t status;  /* the bits that are not computed */
@@ -89,7 +91,8 @@ struct i8042 {
 
 static void update_irq(struct i8042 *k)
 {
-    irq_set(&k->irq, k->n_queue && !k->aux[0] && (k->ram[0] & CTR_KBD_INT));
+    irq_set(&k->kbd_irq, k->n_queue && !k->aux[0] && (k->ram[0] & CTR_KBD_INT));
+    irq_set(&k->aux_irq, k->n_queue && k->aux[0] && (k->ram[0] & CTR_AUX_INT));
 }
 
 /* What finds no room is lost, as on the wire. */
@@ -199,7 +202,7 @@ static void write_command(struct i8042 *k, uint8_t val)
         k->ram[0] &= (uint8_t)~CTR_AUX_DISABLE;
         break;
     case CMD_AUX_TEST:
-        answer(k, 0x02, false); /* clock line stuck high: nothing is there */
+        answer(k, 0x00, false); /* the port's lines are well, whether or not anything hangs on them */
         break;
     case CMD_SELF_TEST:
         k->status |= STATUS_SYS;
@@ -243,11 +246,11 @@ static void write_data(struct i8042 *k, uint8_t val)
         write_output_port(k, val);
         break;
     case CMD_WRITE_KBD_BUFFER:
-    case CMD_WRITE_AUX_BUFFER: /* there is no auxiliary port whose data it could be */
-        answer(k, val, false);
+    case CMD_WRITE_AUX_BUFFER:
+        answer(k, val, command == CMD_WRITE_AUX_BUFFER);
         break;
     case CMD_WRITE_AUX:
-        /* Nobody is there to take it: the controller answers for the device that does not. */
+        /* No device takes it: the controller answers in its place. */
         k->status |= STATUS_TIMEOUT;
         answer(k, KBD_REFUSE, true);
         break;
@@ -269,8 +272,9 @@ static uint8_t read_data(struct i8042 *k)
     memmove(k->aux, k->aux + 1, k->n_queue);
     if (!k->n_queue)
         k->status &= (uint8_t)~STATUS_TIMEOUT;
-    /* The line falls between two bytes, so that each of them is an edge. */
-    irq_set(&k->irq, false);
+    /* The lines fall between two bytes, so that each of them is an edge. */
+    irq_set(&k->kbd_irq, false);
+    irq_set(&k->aux_irq, false);
     return k->last;
 }
 
@@ -338,7 +342,11 @@ static int i8042_state(struct device *dev, struct stream *s)
 
 static int i8042_open(struct device *dev, const void *conf, struct err *err)
 {
-    ((struct i8042 *)dev)->irq = ((const struct i8042_conf *)conf)->kbd_irq;
+    struct i8042 *k = (struct i8042 *)dev;
+    const struct i8042_conf *c = conf;
+
+    k->kbd_irq = c->kbd_irq;
+    k->aux_irq = c->aux_irq;
     int r = device_map(dev, dev->env->pio, REGION_DATA, PORT_DATA, 1, err);
 
     return r < 0 ? r : device_map(dev, dev->env->pio, REGION_COMMAND, PORT_COMMAND, 1, err);

@@ -23,6 +23,7 @@
 #define IRQ_KEYBOARD   1
 #define IRQ_SERIAL     4
 #define IRQ_SCI        9
+#define IRQ_MOUSE      12
 #define GSI_TIMER      2 /* the IOAPIC's pin for IRQ 0 */
 #define GSI_FIRST_PIRQ 16
 #define GSI_FIRST_HPET 20 /* where ICH9 lets its timers go; shared with PIRQE# to PIRQH# */
@@ -155,7 +156,8 @@ static int open_legacy(struct board *b, const struct q35_conf *conf, struct err 
     struct hpet_conf hpet = {0};
     struct pit_conf pit;
     struct rtc_conf rtc = {.ram_low = vm->ram.low, .ram_high = vm->ram.high, .n_cpus = vm->conf.n_vcpus};
-    const struct i8042_conf keyboard = {.kbd_irq = vm->env.isa_irq[IRQ_KEYBOARD]};
+    const struct i8042_conf keyboard = {.kbd_irq = vm->env.isa_irq[IRQ_KEYBOARD],
+                                        .aux_irq = vm->env.isa_irq[IRQ_MOUSE]};
     const struct serial_conf serial = {.port = SERIAL_COM1, .irq = vm->env.isa_irq[IRQ_SERIAL]};
 
     for (unsigned i = GSI_FIRST_HPET; i < HPET_PINS; i++)

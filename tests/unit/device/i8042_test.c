@@ -2,7 +2,8 @@
 
 #include "device/i8042.h"
 
-#define IRQ 1
+#define IRQ     1
+#define AUX_IRQ 12
 
 struct kbc {
     struct fixture f;
@@ -21,7 +22,7 @@ static int setup(void **state)
     memset(&k, 0, sizeof(k));
     fixture_init(&k.f);
     k.f.env.power = (struct power_sink){.request = on_request, .opaque = &k};
-    const struct i8042_conf conf = {.kbd_irq = fixture_line(&k.f, IRQ)};
+    const struct i8042_conf conf = {.kbd_irq = fixture_line(&k.f, IRQ), .aux_irq = fixture_line(&k.f, AUX_IRQ)};
     k.dev = fixture_open(&k.f, &i8042_type, &conf);
     *state = &k;
     return 0;
@@ -104,14 +105,34 @@ static void test_interrupt_for_each_byte(void **state)
     assert_false(k->f.level[IRQ]);
 }
 
-static void test_no_auxiliary_device(void **state)
+/* The port is well, loops back what the controller is told to put there, and interrupts; no device hangs on it. */
+static void test_auxiliary_port(void **state)
 {
     struct kbc *k = *state;
     out8(&k->f, 0x64, 0xa9);
-    assert_true(in8(&k->f, 0x60) != 0);
+    assert_answers(k, "\x00", 1);
+    out8(&k->f, 0x64, 0xd3);
+    out8(&k->f, 0x60, 0x5a);
+    assert_int_equal(in8(&k->f, 0x64) & 0x21, 0x21);
+    assert_false(k->f.level[AUX_IRQ]);
+    assert_answers(k, "\x5a", 1);
+
+    out8(&k->f, 0x64, 0x60);
+    out8(&k->f, 0x60, 0x47); /* both interrupts */
+    out8(&k->f, 0x64, 0xd3);
+    out8(&k->f, 0x60, 0xa5);
+    out8(&k->f, 0x60, 0xee);
+    assert_true(k->f.level[AUX_IRQ]);
+    assert_false(k->f.level[IRQ]);
+    assert_int_equal(in8(&k->f, 0x60), 0xa5);
+    assert_false(k->f.level[AUX_IRQ]);
+    assert_true(k->f.level[IRQ]);
+    assert_answers(k, "\xee", 1);
+
     out8(&k->f, 0x64, 0xd4);
     out8(&k->f, 0x60, 0xf2);
     assert_int_equal(in8(&k->f, 0x64) & 0x61, 0x61);
+    assert_true(k->f.level[AUX_IRQ]);
     assert_answers(k, "\xfe", 1);
     assert_int_equal(in8(&k->f, 0x64) & 0x60, 0);
 }
@@ -136,7 +157,7 @@ static void test_flood_and_state(void **state)
     struct kbc *k = *state;
     struct fixture f;
     fixture_init(&f);
-    const struct i8042_conf conf = {.kbd_irq = fixture_line(&f, IRQ)};
+    const struct i8042_conf conf = {.kbd_irq = fixture_line(&f, IRQ), .aux_irq = fixture_line(&f, AUX_IRQ)};
     struct device *to = fixture_open(&f, &i8042_type, &conf);
     for (int i = 0; i < 1000; i++)
         out8(&k->f, 0x60, 0xee);
@@ -153,8 +174,8 @@ int main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_controller),          T(test_keyboard), T(test_interrupt_for_each_byte),
-        T(test_no_auxiliary_device), T(test_resets),   T(test_flood_and_state),
+        T(test_controller),     T(test_keyboard), T(test_interrupt_for_each_byte),
+        T(test_auxiliary_port), T(test_resets),   T(test_flood_and_state),
     };
     return cmocka_run_group_tests_name("i8042", tests, NULL, NULL);
 }
