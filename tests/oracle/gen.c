@@ -108,6 +108,10 @@ static bool acceptable(const ZydisDecodedInstruction *insn, const ZydisDecodedOp
     /* F3 REX.B 90: the decoder's tables have PAUSE, CPUs exchange R8 with RAX. */
     if (insn->mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->raw.rex.B)
         return false;
+    /* With 16-bit addresses an area is neither aligned nor there: which of the two faults comes first is not documented. */
+    if (insn->address_width == 16 &&
+        (insn->meta.isa_set == ZYDIS_ISA_SET_XSAVE || insn->meta.isa_set == ZYDIS_ISA_SET_FXSAVE))
+        return false;
     if (insn->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
         return false;
     for (unsigned i = 0; i < insn->operand_count; i++) {
