@@ -6,10 +6,8 @@
 
 #include "console/console.h"
 #include "engine/engine.h"
+#include "machine/machine.h"
 
-#define MIN_RAM     MIB
-#define MAX_RAM     (512 * GIB) /* with the PCI hole, it fits what the guest can address */
-#define MAX_CPUS    16
 #define MAX_SECONDS 1000000000
 
 static const char engine_list[] = "auto"
@@ -60,9 +58,10 @@ static int parse_size(const struct option_spec *spec, const char *text, uint64_t
         const char *suffix = strchr(suffixes, toupper((unsigned char)*p));
         ok = suffix && !p[1] && !__builtin_mul_overflow(*bytes, UINT64_C(1) << (10 * (suffix - suffixes + 1)), bytes);
     }
-    if (!ok || *bytes < MIN_RAM || *bytes > MAX_RAM || *bytes % 4096)
+    if (!ok || *bytes < MACHINE_RAM_LEAST || *bytes > MACHINE_RAM_MOST || *bytes % RAM_PAGE_SIZE)
         return err_set(err, -EINVAL,
-                       "--%s '%.100s': accepted is a size from 1M to 512G in bytes (whole pages of 4096) or with a "
+                       "--%s '%.100s': accepted is a size from " MACHINE_RAM_RANGE
+                       " in bytes (whole pages of 4096) or with a "
                        "suffix K, M, G or T, such as 512M",
                        spec->name, text);
     return 0;
@@ -73,9 +72,9 @@ static int parse_count(const struct option_spec *spec, const char *text, unsigne
     const char *p = text;
     uint64_t n;
 
-    if (!take_number(&p, &n) || *p || n < 1 || n > MAX_CPUS)
+    if (!take_number(&p, &n) || *p || n < 1 || n > VM_MAX_VCPUS)
         return err_set(err, -EINVAL, "--%s '%.100s': accepted is a whole number from 1 to %d", spec->name, text,
-                       MAX_CPUS);
+                       VM_MAX_VCPUS);
     *count = (unsigned)n;
     return 0;
 }

@@ -11,8 +11,6 @@
 #include "machine/memmap.h"
 #include "machine/q35.h"
 
-#define RAM_LEAST (4 * MIB)
-
 static struct loader_board loader_board(struct vm *vm)
 {
     return (struct loader_board){
@@ -43,10 +41,12 @@ static int boot(struct vm *vm, struct err *err)
     return 0;
 }
 
+_Static_assert(MACHINE_RAM_MOST == MEMMAP_PCI64 - RAM_HIGH_BASE, "RAM ends where the PCI window begins");
+
 static int check_conf(const struct machine_conf *conf, struct err *err)
 {
-    if (conf->ram_size < RAM_LEAST || conf->ram_size > MEMMAP_PCI64 - RAM_HIGH_BASE || conf->ram_size % RAM_PAGE_SIZE)
-        return err_set(err, -EINVAL, "memory of %" PRIu64 " bytes: must be whole 4 KiB pages, 4M to 508G",
+    if (conf->ram_size < MACHINE_RAM_LEAST || conf->ram_size > MACHINE_RAM_MOST || conf->ram_size % RAM_PAGE_SIZE)
+        return err_set(err, -EINVAL, "memory of %" PRIu64 " bytes: must be whole 4 KiB pages, " MACHINE_RAM_RANGE,
                        conf->ram_size);
     if (!conf->kernel)
         return err_set(err, -EINVAL, "no kernel to boot");

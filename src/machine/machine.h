@@ -10,12 +10,17 @@
 #include "machine/loader.h"
 #include "vm/vm.h"
 
+/* Guest RAM in bytes: enough to load something, and below the 64-bit PCI window (machine/memmap.h). */
+#define MACHINE_RAM_LEAST (4 * MIB)
+#define MACHINE_RAM_MOST  (508 * GIB)
+#define MACHINE_RAM_RANGE "4M to 508G"
+
 struct machine_conf {
     const struct engine_type *engine;
     const char *kernel; /* path: bzImage, ELF64 with a PVH note, or multiboot 1 ELF32 */
     const char *initrd; /* path, or NULL */
     const char *append; /* the kernel's command line, or NULL */
-    uint64_t ram_size;  /* bytes, whole 4 KiB pages */
+    uint64_t ram_size;  /* bytes, whole 4 KiB pages, MACHINE_RAM_LEAST to MACHINE_RAM_MOST */
     unsigned n_cpus;    /* 1 to VM_MAX_VCPUS */
     bool debug_exit;    /* port 0xf4 ends the VM with status (v << 1) | 1 */
     bool no_reboot;     /* a reset ends the VM */
