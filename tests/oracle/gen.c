@@ -93,6 +93,22 @@ static bool is_rsp(ZydisRegister reg)
     return ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg) == ZYDIS_REGISTER_RSP;
 }
 
+/*
+ * 16-bit addresses and CS as a store's segment always fault here. Whether alignment or the missing page is told first, and whether a
+ * mask of zeroes faults at all, is each maker's own.
+ */
+static bool faults_alike(const ZydisDecodedInstruction *insn)
+{
+    bool masked = insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || insn->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+                  insn->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+    bool checked = insn->meta.isa_set == ZYDIS_ISA_SET_XSAVE || insn->meta.isa_set == ZYDIS_ISA_SET_FXSAVE ||
+                   insn->meta.isa_set == ZYDIS_ISA_SET_SHA;
+
+    if (masked && (insn->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_CS))
+        return false;
+    return !(masked || checked) || insn->address_width != 16;
+}
+
 /* Who may move RSP: only what moves it by a little. No BSWAP of 16 bits, which is undefined; no FS, which is the host's. */
 static bool acceptable(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
 {
@@ -108,9 +124,7 @@ static bool acceptable(const ZydisDecodedInstruction *insn, const ZydisDecodedOp
     /* F3 REX.B 90: the decoder's tables have PAUSE, CPUs exchange R8 with RAX. */
     if (insn->mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->raw.rex.B)
         return false;
-    /* With 16-bit addresses an area is neither aligned nor there: which of the two faults comes first is not documented. */
-    if (insn->address_width == 16 &&
-        (insn->meta.isa_set == ZYDIS_ISA_SET_XSAVE || insn->meta.isa_set == ZYDIS_ISA_SET_FXSAVE))
+    if (!faults_alike(insn))
         return false;
     if (insn->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
         return false;

@@ -130,7 +130,8 @@ static bool pick_registers(struct gen *g, ZydisEncoderOperand *op, struct gen_me
     if (with_base) {
         op->mem.base = reg_of(base, narrow);
         mem->base = (int)base;
-        if (!with_index && (!narrow || g->compat) && (g->pointers >> base & 1) && !mem->bad) {
+        if (!with_index && (!narrow || g->compat) && base != X86_RAX && base != X86_RDX && (g->pointers >> base & 1) &&
+            !mem->bad) {
             /* A register that points to the data already. */
             disp = rng_range(rng, -200, 200);
             target = g->initial[base] + (uint64_t)disp;
