@@ -81,13 +81,20 @@ int ram_read(const struct ram *ram, uint64_t gpa, void *buf, uint64_t len)
     return 0;
 }
 
+/* Either this thread sees that code was decoded from the page, or whoever decodes it sees what this thread has stored. */
+static void wrote_by_device(struct ram *ram, const uint8_t *host, uint64_t len)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    ram_wrote(ram, host, len);
+}
+
 int ram_write(struct ram *ram, uint64_t gpa, const void *buf, uint64_t len)
 {
     uint8_t *host = ram_host(ram, gpa, len);
     if (!host)
         return -EFAULT;
     memcpy(host, buf, len);
-    ram_wrote(ram, host, len);
+    wrote_by_device(ram, host, len);
     return 0;
 }
 
@@ -106,7 +113,7 @@ int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len)
     } else {
         memset(host, 0, len);
     }
-    ram_wrote(ram, host, len);
+    wrote_by_device(ram, host, len);
     return 0;
 }
 

@@ -21,7 +21,9 @@
 #define RAM_HIGH_BASE  (4 * GIB)
 
 enum {
-    RAM_PAGE_CODE = 1 << 0, /* an engine holds decoded or translated code from this page */
+    RAM_PAGE_CODE = 1 << 0,   /* an engine holds decoded or translated code from this page, or is about to */
+    RAM_PAGE_MARKED = 1 << 1, /* with RAM_PAGE_CODE: from here every store to the page moves its code_version on */
+    RAM_PAGE_MARKS = 1 << 2,  /* the other bits: how many times it has been marked, as far as they can count */
 };
 
 struct ram {
@@ -62,7 +64,7 @@ int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;
 
 /*
  * Called after storing to [host, host + len): moves code_version on for pages that hold decoded code. Engines check it before
- * they run a block.
+ * they run a block. Threads that answer no engine's requests (all but vCPUs) use ram_write(), which orders store and look.
  */
 void ram_wrote(struct ram *ram, const uint8_t *host, uint64_t len);
 

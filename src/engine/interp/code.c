@@ -16,6 +16,11 @@
 #define BLOCK_MAX   (sizeof(struct code_block) + CODE_BLOCK_INSNS * sizeof(struct insn) + SRC_MAX + 16)
 #define PAGE_OFFSET (RAM_PAGE_SIZE - 1)
 
+/* Stores to a marked page until it is taken for data: so many, times two to the power of UNMARK_GROWTH for each time it was marked. */
+#define UNMARK_EVERY  8u
+#define UNMARK_GROWTH 3
+#define MARKS_MAX     5u
+
 struct code_cache {
     uint8_t *arena;
     size_t used;
@@ -120,13 +125,16 @@ static void wait_for(struct interp *v, uint64_t epoch)
     }
 }
 
-/* Sees to it that every store to the page moves its code_version on. */
+/*
+ * Sees to it that every store to the page moves its code_version on, from now until that version moves. So the caller takes the version
+ * first, then marks, then looks at the page's bytes.
+ */
 static void code_mark(struct interp *c, const uint8_t *host, uint64_t gpa)
 {
     struct engine *engine = c->engine;
     _Atomic uint8_t *flags = &engine->ram->page_flags[ram_page(engine->ram, host)];
 
-    if (LIKELY(atomic_load(flags) & RAM_PAGE_CODE))
+    if (LIKELY(atomic_load(flags) & RAM_PAGE_MARKED))
         return;
     while (pthread_mutex_trylock(&engine->code_lock) != 0) {
         code_answer(c);
@@ -146,7 +154,25 @@ static void code_mark(struct interp *c, const uint8_t *host, uint64_t gpa)
         if (engine->vcpus[i] && engine->vcpus[i] != c)
             wait_for(engine->vcpus[i], epoch);
     }
+    /* Only an unmarking changes flags without the lock, and there is none before MARKED is set. */
+    uint8_t old = atomic_load(flags);
+    uint8_t marks = old < MARKS_MAX * RAM_PAGE_MARKS ? RAM_PAGE_MARKS : 0;
+    atomic_store(flags, (uint8_t)((old + marks) | RAM_PAGE_CODE | RAM_PAGE_MARKED));
     pthread_mutex_unlock(&engine->code_lock);
+}
+
+/* After a store to the page: is it data by now? Not while a block of it runs here, whose own stores must be seen. */
+static void maybe_unmark(struct ram *ram, uint64_t page)
+{
+    uint8_t flags = atomic_load(&ram->page_flags[page]);
+    uint32_t every = UNMARK_EVERY << (UNMARK_GROWTH * (flags / RAM_PAGE_MARKS));
+
+    if (!(flags & RAM_PAGE_MARKED) || (atomic_load(&ram->code_version[page]) & (every - 1)) != 0)
+        return;
+    /* Flags first: who takes the new version then finds that it must mark the page. If they have changed, another vCPU was here. */
+    uint8_t clear = (uint8_t)(flags & ~(RAM_PAGE_CODE | RAM_PAGE_MARKED));
+    if (atomic_compare_exchange_strong(&ram->page_flags[page], &flags, clear))
+        atomic_fetch_add(&ram->code_version[page], 1);
 }
 
 /* ---- building ---- */
@@ -269,7 +295,7 @@ static struct code_block *build_crossing(struct interp *c, struct code_block *bl
 
     if (!host2)
         return single(c, lin);
-    code_mark(c, host2, gpa2);
+    /* No mark for this page: fresh_crossing() compares its bytes each time. */
     memcpy(bytes, block->host, first);
     memcpy(bytes + first, host2, X86_INSN_MAX);
     enum bind_end end;
@@ -296,14 +322,16 @@ static struct code_block *build(struct interp *c, uint64_t lin, uint64_t gpa, co
 
     if (allowed < left + X86_INSN_MAX)
         return single(c, lin);
+    _Atomic uint32_t *version = &ram->code_version[ram_page(ram, host)];
+    uint32_t version_seen = atomic_load_explicit(version, memory_order_acquire);
     code_mark(c, host, gpa);
     block = allocate(c);
     memset(block, 0, sizeof(*block));
     block->gpa = gpa;
     block->host = host;
     block->mode = current_mode(c);
-    block->version = &ram->code_version[ram_page(ram, host)];
-    block->version_seen = atomic_load_explicit(block->version, memory_order_acquire);
+    block->version = version;
+    block->version_seen = version_seen;
     /* From a copy: another CPU may be writing, and what is remembered must be what was decoded. */
     uint8_t bytes[SRC_MAX];
     source.avail = left < SRC_MAX ? left : SRC_MAX;
@@ -317,17 +345,22 @@ static struct code_block *build(struct interp *c, uint64_t lin, uint64_t gpa, co
 
 /* ---- finding ---- */
 
-/* The bytes of its first page are those it was made from. */
-static bool fresh(struct code_block *block)
+/* The page was written, or is marked no more: is the block still what its bytes say? */
+static bool refresh(struct interp *c, struct code_block *block, uint32_t version)
 {
-    uint32_t version = atomic_load_explicit(block->version, memory_order_acquire);
-
-    if (LIKELY(version == block->version_seen))
-        return true;
+    code_mark(c, block->host, block->gpa);
     if (memcmp(block->host, block->src, block->src_len) != 0)
         return false;
     block->version_seen = version;
     return true;
+}
+
+/* The bytes of its first page are those it was made from. */
+static inline bool fresh(struct interp *c, struct code_block *block)
+{
+    uint32_t version = atomic_load_explicit(block->version, memory_order_acquire);
+
+    return LIKELY(version == block->version_seen) || refresh(c, block, version);
 }
 
 /* The same for the second page of a crossing block; raises its faults. */
@@ -375,7 +408,7 @@ struct code_block *code_find(struct interp *c)
         return build(c, lin, gpa, host);
     if (UNLIKELY(!within_limit(c, block)))
         return single(c, lin);
-    if (LIKELY(fresh(block)) && (!block->crosses || fresh_crossing(c, block, lin)))
+    if (LIKELY(fresh(c, block)) && (!block->crosses || fresh_crossing(c, block, lin)))
         return block;
     forget(c, block);
     return build(c, lin, gpa, host);
@@ -392,7 +425,7 @@ struct code_block *code_follow(struct interp *c, struct code_block *prev)
         return code_find(c);
     for (unsigned i = 0; i < ARRAY_SIZE(prev->link); i++) {
         block = prev->link[i];
-        if (block && prev->link_at[i] == at && LIKELY(fresh(block)) && LIKELY(within_limit(c, block)))
+        if (block && prev->link_at[i] == at && LIKELY(fresh(c, block)) && LIKELY(within_limit(c, block)))
             return block;
     }
     uint64_t flushes = c->code->flushes;
@@ -427,4 +460,29 @@ void code_wrote(struct interp *c, const uint8_t *host, uint64_t len)
     /* Blocks of one instruction have no end to move: those across pages and those not kept. */
     if (c->cur && c->block->n > 1 && ram_page(ram, c->block->host) == page)
         stop_block(c);
+    else
+        maybe_unmark(ram, page);
+}
+
+void code_writing(struct interp *c, const uint8_t *host, uint64_t len)
+{
+    const struct ram *ram = c->conf.ram;
+
+    if (LIKELY(!(atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE)))
+        return;
+    code_written(c); /* an earlier one of the same instruction */
+    c->writing = host;
+    c->writing_len = len;
+    c->attention |= ATTN_RECHECK;
+    if (c->cur)
+        stop_block(c);
+}
+
+void code_written(struct interp *c)
+{
+    const uint8_t *host = c->writing;
+
+    c->writing = NULL;
+    if (host)
+        code_wrote(c, host, c->writing_len);
 }

@@ -7,8 +7,12 @@
  * looks up its second page at each entry.
  *
  * SMP: a store must move code_version on once a page holds decoded code, so before the first decode from a page, all vCPUs
- * drop their TLBs' write tags for it. code_mark() sets RAM_PAGE_CODE (no new tags from here), asks every vCPU inside run(), and waits;
- * a vCPU that waits for something itself answers requests meanwhile, one outside run() notices the new epoch when it enters.
+ * drop their TLBs' write tags for it. code_mark() sets RAM_PAGE_CODE (no new tags from here), asks every vCPU inside run(), waits,
+ * and sets RAM_PAGE_MARKED; a vCPU that waits for something itself answers requests meanwhile, one outside run() notices the new epoch
+ * when it enters.
+ *
+ * A page that is written often is unmarked, and its version moved on: whoever still holds blocks of it must mark it anew before it
+ * believes their bytes. Each marking makes the next unmarking rarer, for the sake of pages where code and data live side by side.
  *
  * Threads: the vCPU's own, but for the request flags.
  */
@@ -52,10 +56,14 @@ struct code_block *code_find(struct interp *c);
 struct code_block *code_follow(struct interp *c, struct code_block *prev);
 
 /*
- * This vCPU has written [host, host + len), or is about to: moves code_version on if code was decoded from there, and ends the current block
- * behind c->cur if it lies on that page. Who announces a store before making it calls again after it, for the other vCPUs' sake.
+ * This vCPU has written [host, host + len): moves code_version on if code was decoded from there, and ends the current block behind c->cur
+ * if it lies on that page.
  */
 void code_wrote(struct interp *c, const uint8_t *host, uint64_t len);
+
+/* The current instruction is about to write there by itself: code_wrote() is due when it has, before the next instruction. */
+void code_writing(struct interp *c, const uint8_t *host, uint64_t len);
+void code_written(struct interp *c);
 
 /* Other vCPUs' requests: code_answer() when c->code_request is set; enter and leave around run(). */
 void code_answer(struct interp *c);

@@ -91,6 +91,7 @@ static bool attend(struct interp *c)
     uint32_t pending = atomic_load(&c->conf.port->pending);
 
     c->cur = NULL;
+    code_written(c);
     if (atomic_load(&c->code_request))
         code_answer(c);
     c->attention &= ~(uint32_t)ATTN_RECHECK;
@@ -199,6 +200,8 @@ static enum engine_exit interp_run(struct engine_vcpu *vcpu, uint64_t limit)
     }
     run_blocks(c);
 out:
+    c->cur = NULL;
+    code_written(c);
     code_leave(c);
     c->conf.stats->instructions = c->n_insn;
     return c->exit;

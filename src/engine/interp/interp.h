@@ -94,6 +94,8 @@ struct interp {
     uint8_t code_size;  /* 2, 4 or 8: from CS and EFER */
     uint64_t stop_at;   /* instruction count for the caller's limit */
     uint64_t n_insn;
+    uint64_t paused_at; /* n_insn at the last PAUSE */
+    uint32_t n_pauses;  /* in a row */
 
     struct tlb_entry tlb[MMU_N][TLB_SIZE];
     struct tlb_entry tlb_code[2][64]; /* fetches: supervisor, user; `read` is the tag */
@@ -106,6 +108,8 @@ struct interp {
     struct code_cache *code;
     const struct code_block *block; /* current; its instructions before `end` run, and are in n_insn already */
     const struct insn *end;
+    const uint8_t *writing; /* the current instruction writes here, where code may have been decoded from; or NULL */
+    uint64_t writing_len;
     _Atomic bool running;       /* inside run(): obeys code_mark()'s requests */
     _Atomic bool code_request;  /* from another vCPU: see code.h */
     _Atomic uint64_t code_seen; /* the last request obeyed */

@@ -315,8 +315,8 @@ uint8_t *mmu_host_write(struct interp *c, uint64_t lin, unsigned len)
     check_aligned(c, lin, len);
     host = split(c, (struct access){c->mmu, true}, lin, len, part) == 1 ? part[0].host : NULL;
     if (host) {
-        code_wrote(c, host, len);
         check_breakpoints(c, lin, len, true);
+        code_writing(c, host, len);
     }
     return host;
 }

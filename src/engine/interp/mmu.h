@@ -69,8 +69,8 @@ void mmu_store_bytes(struct interp *c, uint64_t lin, const void *buf, unsigned l
 
 /*
  * The host's address of [lin, lin + len) after raising whatever the access raises; NULL where it is not plain RAM within one page.
- * The pointer holds until the next call here. After mmu_host_write() the caller stores at once: code on the page is already
- * counted as overwritten.
+ * The pointer holds until the next call here. After mmu_host_write() the caller stores at once: code on the page counts as
+ * overwritten when the instruction is done.
  */
 uint8_t *mmu_host_read(struct interp *c, uint64_t lin, unsigned len);
 uint8_t *mmu_host_write(struct interp *c, uint64_t lin, unsigned len);

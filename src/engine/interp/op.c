@@ -1,15 +1,12 @@
 /* See op.h: the rare paths of read-modify-write operands. */
 #include "engine/interp/op.h"
 
-#include "engine/interp/code.h"
-
 #define RMW_SLOW(bits, type, sfx, r, ...)                                            \
     void op_rmw_slow##bits(struct interp *c, uint64_t lin, op_fn##bits fn, type b)   \
     {                                                                                \
         uint8_t *host = mmu_host_write(c, lin, (bits) / 8);                          \
         if (host) {                                                                  \
             *(volatile mmu_u##bits *)host = fn(c, *(volatile mmu_u##bits *)host, b); \
-            code_wrote(c, host, (bits) / 8);                                         \
             return;                                                                  \
         }                                                                            \
         mmu_check_write(c, lin, (bits) / 8);                                         \
@@ -21,7 +18,6 @@
         uint8_t *host = mmu_host_write(c, lin, (bits) / 8);                          \
         if (host) {                                                                  \
             op_lock_host##bits(c, host, fn, b);                                      \
-            code_wrote(c, host, (bits) / 8);                                         \
             return;                                                                  \
         }                                                                            \
         mmu_check_write(c, lin, (bits) / 8);                                         \

@@ -5,7 +5,16 @@
  * In 64-bit mode the operand size of near branches is 64 bits whatever the prefix says (SDM Vol. 2A 2.2.1.7). Elsewhere the
  * target is cut to the operand size and checked against the code segment's limit. Either check comes before anything changes.
  */
+#include <sched.h>
+
 #include "engine/interp/cond.h"
+
+/*
+ * PAUSEs no further apart than PAUSE_GAP instructions are a loop that waits for another vCPU. After PAUSE_SPINS of them (some 10 us) the
+ * host's CPU is offered to others: with more vCPUs than host CPUs, what is waited for may not be running at all.
+ */
+#define PAUSE_GAP   64
+#define PAUSE_SPINS 512
 
 OP_INLINE uint64_t check64(struct interp *c, uint64_t target)
 {
@@ -255,6 +264,19 @@ static void fence(struct interp *c, const struct insn *in)
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
+static void pause_insn(struct interp *c, const struct insn *in)
+{
+    if (c->engine->n_vcpus == 1)
+        return;
+    if (c->n_insn - c->paused_at > PAUSE_GAP)
+        c->n_pauses = 0;
+    c->paused_at = c->n_insn;
+    if (++c->n_pauses == PAUSE_SPINS) {
+        c->n_pauses = 0;
+        sched_yield();
+    }
+}
+
 /* CLFLUSH, CLFLUSHOPT, CLWB: caches need no help here, but the address faults as a byte's load does. */
 static void clflush(struct interp *c, const struct insn *in)
 {
@@ -264,6 +286,11 @@ static void clflush(struct interp *c, const struct insn *in)
 static interp_fn bind_nop(const struct x86_insn *xi, struct insn *in, const struct x86_cpuid *cpuid)
 {
     return nop;
+}
+
+static interp_fn bind_pause(const struct x86_insn *xi, struct insn *in, const struct x86_cpuid *cpuid)
+{
+    return pause_insn;
 }
 
 static interp_fn bind_fence(const struct x86_insn *xi, struct insn *in, const struct x86_cpuid *cpuid)
@@ -315,7 +342,7 @@ const struct bind_entry op_flow_binds[] = {
     {ZYDIS_MNEMONIC_JECXZ, bind_jcxz},
     {ZYDIS_MNEMONIC_JRCXZ, bind_jcxz},
     {ZYDIS_MNEMONIC_NOP, bind_nop},
-    {ZYDIS_MNEMONIC_PAUSE, bind_nop},
+    {ZYDIS_MNEMONIC_PAUSE, bind_pause},
     {ZYDIS_MNEMONIC_PREFETCHNTA, bind_nop},
     {ZYDIS_MNEMONIC_PREFETCHT0, bind_nop},
     {ZYDIS_MNEMONIC_PREFETCHT1, bind_nop},

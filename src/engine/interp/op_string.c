@@ -4,7 +4,6 @@
  * sides are RAM, the host's own string instruction does a page at a time, with x86's own semantics for overlaps.
  */
 #include "engine/interp/alu.h"
-#include "engine/interp/code.h"
 
 #define STRING_CHUNK 4096 /* iterations between looks at the pins */
 
@@ -155,7 +154,6 @@ static uint64_t bulk(struct interp *c, const struct insn *in, uint64_t n, bool m
     if (!to)
         return 0;
     host_string(to, from, n, in->size, c->st.gpr[X86_RAX]);
-    code_wrote(c, to, len);
     if (move)
         advance(c, in, X86_RSI, n);
     advance(c, in, X86_RDI, n);
