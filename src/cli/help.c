@@ -89,8 +89,8 @@ void help_command(FILE *out, const char *name)
     fputs("\nconsoles:\n", out);
     for (size_t i = 0; i < ARRAY_SIZE(consoles); i++)
         print_entry(out, consoles[i].name, consoles[i].help);
-    fputs("\nkeys, where the console is the terminal: Ctrl-A x ends the VM, Ctrl-A h lists the keys,\n"
-          "Ctrl-A Ctrl-A sends Ctrl-A to the guest.\n\nexit status:\n",
+    fputs("\nkeys, where the console is the terminal: Ctrl-A x ends the VM, Ctrl-A p presses its\n"
+          "power button, Ctrl-A h lists the keys, Ctrl-A Ctrl-A sends Ctrl-A to the guest.\n\nexit status:\n",
           out);
     for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
         print_entry(out, statuses[i].name, statuses[i].help);
@@ -157,6 +157,7 @@ void help_man(FILE *out, const char *version)
         man_entry(out, consoles[i].name, NULL, consoles[i].help, NULL);
     fputs(".SH KEYS\nOn a terminal, Ctrl\\-A is the way to vireo itself:\n", out);
     man_entry(out, "Ctrl-A x", NULL, "end the VM", NULL);
+    man_entry(out, "Ctrl-A p", NULL, "press the VM's power button", NULL);
     man_entry(out, "Ctrl-A h", NULL, "list the keys", NULL);
     man_entry(out, "Ctrl-A Ctrl-A", NULL, "send Ctrl-A to the guest", NULL);
     fputs(".SH \"EXIT STATUS\"\n", out);

@@ -40,6 +40,13 @@ static void on_quit(void *opaque)
     vm_end(&run->machine->vm, VM_END_QUIT, 0);
 }
 
+/* What comes of it is up to the guest. */
+static void on_power(void *opaque)
+{
+    struct run *run = opaque;
+    machine_press_power(run->machine);
+}
+
 static void on_console_lost(void *opaque, const char *reason)
 {
     struct run *run = opaque;
@@ -287,7 +294,8 @@ int command_run(int argc, char **argv)
         help_command(stdout, "run");
         return STATUS_OK;
     }
-    run.hooks = (struct console_hooks){.quit = on_quit, .fail = on_console_lost, .notice = on_notice, .opaque = &run};
+    run.hooks = (struct console_hooks){
+        .quit = on_quit, .power = on_power, .fail = on_console_lost, .notice = on_notice, .opaque = &run};
     block_signals(&run);
     r = run_options(&run, &options, &outcome, &err);
     if (run.signal)

@@ -14,6 +14,7 @@
 /* What a backend tells its owner. Called on the loop's thread, notice() also while opening. */
 struct console_hooks {
     void (*quit)(void *opaque);                     /* the user asked for the VM's end (Ctrl-A x) */
+    void (*power)(void *opaque);                    /* the user pressed the VM's power button (Ctrl-A p) */
     void (*fail)(void *opaque, const char *reason); /* nobody can see the console any more; reason: one line */
     void (*notice)(void *opaque, const char *line); /* something the user should know, such as a path */
     void *opaque;

@@ -24,6 +24,7 @@
 #define ESCAPE 0x01 /* Ctrl-A */
 
 static const char keys_help[] = "\r\nCtrl-A x       end the VM"
+                                "\r\nCtrl-A p       press its power button"
                                 "\r\nCtrl-A h       this list"
                                 "\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n";
 
@@ -52,6 +53,10 @@ static void escape_key(struct stdio *s, uint8_t key)
     case 'x':
     case 'X':
         s->hooks->quit(s->hooks->opaque);
+        break;
+    case 'p':
+    case 'P':
+        s->hooks->power(s->hooks->opaque);
         break;
     case 'h':
     case 'H':

@@ -111,6 +111,13 @@ class Boot(harness.Case):
         self.assertLessEqual(abs(int(self.ask(terminal, "date +%s")) - time.time()), 2)
         self.assertEqual(self.ask(terminal, "dmesg -r | grep '^<[0-4]>'").splitlines(), [])
 
+    def test_power_button(self):
+        """Ctrl-A p: the guest hears of it, and shuts down."""
+        terminal = self.start()
+        self.ask(terminal, "until ls -l /proc/$(pidof acpid)/fd | grep -q /dev/input; do sleep 1; done")
+        terminal.type("\x01p")
+        self.assertEqual(terminal.wait(), 0, terminal.text)
+
     def test_reboot(self):
         """`reboot` under --no-reboot is status 3."""
         terminal = self.start()

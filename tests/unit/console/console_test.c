@@ -22,12 +22,17 @@ struct fixture {
     struct err err;
     char dir[32];
     char notice[128];
-    int quits, fails;
+    int quits, powers, fails;
 
     /* The guest's end: takes `capacity` bytes, and stops the loop when `want` bytes have come. */
     uint8_t got[256];
     size_t n_got, capacity, want;
 };
+
+static void on_power(void *opaque)
+{
+    ((struct fixture *)opaque)->powers++;
+}
 
 static void on_quit(void *opaque)
 {
@@ -72,7 +77,7 @@ static int setup(void **state)
 
     signal(SIGPIPE, SIG_IGN);
     assert_int_equal(loop_open(&f->loop, NULL), 0);
-    f->hooks = (struct console_hooks){on_quit, on_fail, on_notice, f};
+    f->hooks = (struct console_hooks){on_quit, on_power, on_fail, on_notice, f};
     f->capacity = f->want = sizeof(f->got);
     strcpy(f->dir, "/tmp/vireo-test-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
@@ -352,11 +357,12 @@ static void test_stdio_keys(void **state)
 
     assert_int_equal(write(master,
                            "a\x01\x01"
-                           "b\x01zc\x03",
-                           8),
-                     8);
+                           "b\x01zc\x03\x01p",
+                           10),
+                     10);
     expect_input(f, "a\x01"
                     "bc\x03");
+    assert_int_equal(f->powers, 1);
     /* A guest that takes nothing can still be ended. */
     f->capacity = 0;
     for (int i = 0; i < 20; i++) {
