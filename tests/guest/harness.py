@@ -113,6 +113,8 @@ class Terminal:
         def become_leader():
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            for signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):  # a background job inherits some ignored
+                signal.signal(signo, signal.SIG_DFL)
 
         self.process = subprocess.Popen(command or [VIREO, *map(str, args)], stdin=slave, stdout=slave, stderr=slave,
                                         preexec_fn=become_leader, close_fds=True)
