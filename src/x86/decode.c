@@ -33,6 +33,25 @@ static void decoder_init(ZydisDecoder *decoder, unsigned code_size, bool real)
     }
 }
 
+/* F3 90 is PAUSE; with REX.B the opcode is XCHG R8, RAX, and F3 means nothing. Zydis's tables take it for PAUSE. */
+static bool pause_is_xchg(const struct x86_insn *xi)
+{
+    return xi->insn.mnemonic == ZYDIS_MNEMONIC_PAUSE && xi->insn.raw.rex.B;
+}
+
+/* Decodes it again with the F3 turned into another prefix that 64-bit mode ignores. */
+static ZyanStatus decode_pause_as_xchg(const ZydisDecoder *decoder, struct x86_insn *xi, const uint8_t *bytes)
+{
+    uint8_t copy[X86_INSN_MAX];
+    size_t len = xi->insn.length;
+
+    memcpy(copy, bytes, len);
+    for (size_t i = 0; i < len; i++)
+        if (copy[i] == 0xf3)
+            copy[i] = 0x2e;
+    return ZydisDecoderDecodeFull(decoder, copy, len, &xi->insn, xi->op);
+}
+
 enum x86_decode x86_decode(struct x86_insn *xi, unsigned code_size, bool real, const uint8_t *bytes, size_t avail)
 {
     ZydisDecoder decoder;
@@ -47,6 +66,8 @@ enum x86_decode x86_decode(struct x86_insn *xi, unsigned code_size, bool real, c
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
         return X86_DECODE_GP;
     if (!ZYAN_SUCCESS(status))
+        return X86_DECODE_UD;
+    if (pause_is_xchg(xi) && !ZYAN_SUCCESS(decode_pause_as_xchg(&decoder, xi, bytes)))
         return X86_DECODE_UD;
     if (real && xi->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return X86_DECODE_UD;

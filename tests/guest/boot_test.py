@@ -100,6 +100,7 @@ class Boot(harness.Case):
         terminal.expect("sleep 1000")
         terminal.type("\x03")  # Ctrl-C
         terminal.expect(PROMPT)
+        self.ask(terminal, "stty rows 24 cols 80")  # or vi asks the terminal, and takes a late answer for keys
         terminal.type("vi /tmp/file\n")
         terminal.expect("- /tmp/file")  # its status line
         terminal.type("ihello\x1b")

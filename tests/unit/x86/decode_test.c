@@ -53,6 +53,18 @@ static void test_undefined(void **state)
     assert_int_equal(DECODE(8, false, 0x0f, 0x20, 0xc8), X86_DECODE_UD); /* mov rax, cr1 */
 }
 
+static void test_pause(void **state)
+{
+    struct x86_insn xi;
+
+    assert_int_equal(DECODE(8, false, 0xf3, 0x90), X86_DECODE_OK);
+    assert_int_equal(xi.insn.mnemonic, ZYDIS_MNEMONIC_PAUSE);
+    assert_int_equal(DECODE(8, false, 0xf3, 0x49, 0x90), X86_DECODE_OK); /* xchg r8, rax */
+    assert_int_equal(xi.insn.mnemonic, ZYDIS_MNEMONIC_XCHG);
+    assert_int_equal(xi.insn.length, 3);
+    assert_int_equal(xi.op[0].size, 64);
+}
+
 static void test_absent_extensions(void **state)
 {
     struct x86_insn xi;
@@ -79,8 +91,9 @@ static void test_real_mode(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_modes),     cmocka_unit_test(test_incomplete),        cmocka_unit_test(test_length),
-        cmocka_unit_test(test_undefined), cmocka_unit_test(test_absent_extensions), cmocka_unit_test(test_real_mode),
+        cmocka_unit_test(test_modes),     cmocka_unit_test(test_incomplete), cmocka_unit_test(test_length),
+        cmocka_unit_test(test_undefined), cmocka_unit_test(test_pause),      cmocka_unit_test(test_absent_extensions),
+        cmocka_unit_test(test_real_mode),
     };
     return cmocka_run_group_tests_name("decode", tests, NULL, NULL);
 }
