@@ -66,7 +66,8 @@ static bool interrupt(struct interp *c, uint32_t pending)
 {
     struct x86_state *st = &c->st;
 
-    if (st->movss_shadow || st->activity == X86_WAIT_SIPI)
+    /* As on Intel's processors STI holds off an NMI as well: it must not come between STI and HLT (SDM Vol. 3C 25.3). */
+    if (st->movss_shadow || st->sti_shadow || st->activity == X86_WAIT_SIPI)
         return true;
     if ((pending & PIN_NMI) && !st->nmi_blocked) {
         vcpu_port_lower(c->conf.port, PIN_NMI);
@@ -74,7 +75,7 @@ static bool interrupt(struct interp *c, uint32_t pending)
         st->activity = X86_RUNNING;
         return fault_nmi(c);
     }
-    if ((pending & PIN_INTR) && (st->rflags & X86_FLAG_IF) && !st->sti_shadow) {
+    if ((pending & PIN_INTR) && (st->rflags & X86_FLAG_IF)) {
         int vector = c->conf.port->apic_ops->ack(c->conf.port->apic);
         if (vector < 0)
             return true;

@@ -236,6 +236,19 @@ static void mov_ss_holds_traps_off(void **state)
     guest_close(&g);
 }
 
+static void sti_holds_nmi_off(void **state)
+{
+    struct guest g;
+    guest_open(&g, GUEST_PROTECTED);
+    guest_load(&g, hardware_bp);
+    g.st.rflags |= X86_FLAG_IF;
+    g.st.sti_shadow = true;
+    atomic_store(&g.port.pending, PIN_NMI);
+    guest_expect(&g, X86_NMI);
+    assert_int_equal(guest_frame(&g, 1), GUEST_CODE_AT + 1);
+    guest_close(&g);
+}
+
 static void code_breakpoint_faults_once(void **state)
 {
     struct guest g;
@@ -367,6 +380,7 @@ int main(void)
         cmocka_unit_test(single_step),
         cmocka_unit_test(int_does_not_trap),
         cmocka_unit_test(mov_ss_holds_traps_off),
+        cmocka_unit_test(sti_holds_nmi_off),
         cmocka_unit_test(code_breakpoint_faults_once),
         cmocka_unit_test(data_breakpoint_traps_after),
         cmocka_unit_test(iret_to_user),
