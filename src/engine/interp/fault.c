@@ -401,6 +401,14 @@ void fault_step_begin(struct interp *c)
     }
 }
 
+void fault_step_repeats(struct interp *c)
+{
+    if (!(c->attention & ATTN_STEP))
+        return;
+    c->st.rflags |= X86_FLAG_RF;
+    c->step_rf = false;
+}
+
 void fault_step(struct interp *c)
 {
     struct x86_state *st = &c->st;
@@ -421,6 +429,8 @@ void fault_step(struct interp *c)
     }
     c->step_tf = c->step_rf = c->step_sti = c->step_movss = false;
     fault_update_step(c);
-    if (dr6)
-        interp_raise_debug(c, dr6);
+    if (!dr6)
+        return;
+    st->activity = X86_RUNNING; /* a trap ends the halt of its HLT (SDM Vol. 2A, HLT) */
+    interp_raise_debug(c, dr6);
 }

@@ -39,6 +39,12 @@ void fault_soft(struct interp *c, uint8_t vector, enum fault_source source, uint
 void fault_step_begin(struct interp *c);
 void fault_step(struct interp *c);
 
+/*
+ * From the handler of a repeated string instruction that has iterations left: RF is set between them, so that a breakpoint at the
+ * instruction is not met again (SDM Vol. 3B 17.3.1.1).
+ */
+void fault_step_repeats(struct interp *c);
+
 /* Sets or clears ATTN_STEP: TF, RF, an enabled breakpoint, or a shadow. */
 void fault_update_step(struct interp *c);
 

@@ -129,8 +129,10 @@ static void string_io(struct interp *c, const struct insn *in, void (*once)(stru
         once(c, in);
         addr_reg_add(c, in, X86_RCX, -1);
         if (c->attention || c->debug_hit || atomic_load_explicit(&c->conf.port->pending, memory_order_relaxed)) {
-            if (addr_reg(c, in, X86_RCX))
+            if (addr_reg(c, in, X86_RCX)) {
                 c->st.rip = interp_rip(c, in);
+                fault_step_repeats(c);
+            }
             break;
         }
     }

@@ -4,6 +4,7 @@
  * sides are RAM, the host's own string instruction does a page at a time, with x86's own semantics for overlaps.
  */
 #include "engine/interp/alu.h"
+#include "engine/interp/fault.h"
 
 #define STRING_CHUNK 4096 /* iterations between looks at the pins */
 
@@ -140,7 +141,8 @@ static uint64_t bulk(struct interp *c, const struct insn *in, uint64_t n, bool m
     const uint8_t *from = NULL;
     uint8_t *to;
 
-    if (flag(c, X86_FLAG_DF) || (c->attention & ATTN_STEP))
+    /* Alignment is each element's, not that of the whole. */
+    if (flag(c, X86_FLAG_DF) || (c->attention & ATTN_STEP) || c->mmu == MMU_USER_ALIGN)
         return 0;
     n = minimum(n, run_length(c, in, X86_RDI, X86_ES));
     if (move)
@@ -194,6 +196,7 @@ OP_INLINE void repeat(struct interp *c, const struct insn *in, enum string_kind 
     if (count) { /* not complete: once more, after a look at the pins */
         c->st.rip = interp_rip(c, in);
         c->n_insn--;
+        fault_step_repeats(c);
     }
 }
 
