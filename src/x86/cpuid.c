@@ -14,6 +14,7 @@
 #define SIGNATURE 0x000806f8u /* family 6, model 0x8f, stepping 8 */
 
 #define MAX_BASIC    0x16u
+#define MAX_LIMITED  2u /* with IA32_MISC_ENABLE's limit, for systems that know no more */
 #define HYPERVISOR   0x40000000u
 #define MAX_EXTENDED 0x80000008u
 
@@ -50,6 +51,12 @@ static const uint32_t always[N_WORDS] = {
 #define W1_ECX_OSXSAVE    (1u << 27)
 #define W7_2_EDX_BHI_CTRL (1u << 4) /* IA32_SPEC_CTRL.BHI_DIS_S; spares a guest its branch-history loops */
 #define WE1_EDX_SYSCALL   (1u << 11)
+#define WE1_EDX_NX        (1u << 20)
+
+static uint32_t max_basic(const struct x86_state *st)
+{
+    return st->misc_enable & X86_MISC_LIMIT_CPUID ? MAX_LIMITED : MAX_BASIC;
+}
 
 /* Where a feature of struct x86_features shows, and what it asks of the host. */
 enum need {
@@ -268,7 +275,7 @@ static struct x86_cpuid_regs leaf_basic(const struct x86_cpuid *cpuid, const str
 
     switch (leaf) {
     case 0:
-        r.eax = MAX_BASIC;
+        r.eax = max_basic(st);
         r.ebx = load_le32("Genu");
         r.edx = load_le32("ineI");
         r.ecx = load_le32("ntel");
@@ -321,6 +328,8 @@ static struct x86_cpuid_regs leaf_extended(const struct x86_cpuid *cpuid, const 
     case 0x80000001:
         r.ecx = feature_word(cpuid, WE1_ECX);
         r.edx = feature_word(cpuid, WE1_EDX) | (x86_code64(st) ? WE1_EDX_SYSCALL : 0);
+        if (st->misc_enable & X86_MISC_NO_XD)
+            r.edx &= ~WE1_EDX_NX;
         break;
     case 0x80000002:
     case 0x80000003:
@@ -360,5 +369,5 @@ struct x86_cpuid_regs x86_cpuid(const struct x86_cpuid *cpuid, const struct x86_
     if (leaf >= 0x80000000 && leaf <= MAX_EXTENDED)
         return leaf_extended(cpuid, st, leaf);
     /* Beyond every range Intel's CPUs answer with the highest basic leaf. */
-    return leaf_basic(cpuid, st, apic_enabled, leaf <= MAX_BASIC ? leaf : MAX_BASIC, subleaf);
+    return leaf_basic(cpuid, st, apic_enabled, leaf <= max_basic(st) ? leaf : max_basic(st), subleaf);
 }

@@ -57,7 +57,8 @@ enum {
 #define MTRRCAP                (0x500u | X86_N_MTRR_VAR) /* write-combining and fixed ranges */
 #define MCG_CAP                0u                        /* no bank */
 #define MCG_STATUS_BITS        7u
-#define MISC_ENABLE_WRITABLE   UINT64_C(1)                             /* fast strings */
+/* Fast strings, thermal control, SpeedStep, MONITOR, CPUID limit, no xTPR messages, no XD: what firmware may set. */
+#define MISC_ENABLE_WRITABLE   (BIT(0) | BIT(3) | BIT(16) | BIT(18) | X86_MISC_LIMIT_CPUID | BIT(23) | X86_MISC_NO_XD)
 #define MISC_ENABLE_FIXED      (UINT64_C(1) << 11 | UINT64_C(1) << 12) /* no branch trace, no PEBS */
 #define EFER_WRITABLE          (X86_EFER_SCE | X86_EFER_LME | X86_EFER_NX)
 
@@ -225,6 +226,8 @@ static int write_efer(struct x86_state *st, uint64_t val)
 {
     /* LMA is the processor's to change; written back as read it is no error (SDM Vol. 3A 2.2.1). */
     if (val & ~(uint64_t)(EFER_WRITABLE | X86_EFER_LMA))
+        return -EPERM;
+    if ((st->misc_enable & X86_MISC_NO_XD) && (val & ~st->efer & X86_EFER_NX))
         return -EPERM;
     if ((st->cr0 & X86_CR0_PG) && ((val ^ st->efer) & X86_EFER_LME))
         return -EPERM;

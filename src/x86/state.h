@@ -90,6 +90,10 @@ enum x86_segreg { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_N_SEG };
 #define X86_EFER_LMA (1u << 10)
 #define X86_EFER_NX  (1u << 11)
 
+/* IA32_MISC_ENABLE (SDM Vol. 4 table 2-2), as far as it changes what CPUID says */
+#define X86_MISC_LIMIT_CPUID (UINT64_C(1) << 22)
+#define X86_MISC_NO_XD       (UINT64_C(1) << 34)
+
 /* Exception vectors (SDM Vol. 3A 6.3.1) */
 enum x86_vector {
     X86_DE = 0,

@@ -93,6 +93,21 @@ static void efer(void **state)
     assert_int_equal(w.st.efer, X86_EFER_LME); /* LMA is not for software to set */
 }
 
+static void misc_enable(void **state)
+{
+    struct world w;
+    open_world(&w);
+    takes(&w, 0x1a0, UINT64_C(0x400c51809)); /* branch trace and PEBS unavailable: fixed */
+    refuses(&w, 0x1a0, UINT64_C(0x1802));
+    assert_int_equal(x86_cpuid(&w.cpuid, &w.st, true, 0, 0).eax, 2);
+    assert_int_equal(x86_cpuid(&w.cpuid, &w.st, true, 0x80000001, 0).edx & 1 << 20, 0);
+    refuses(&w, X86_MSR_EFER, X86_EFER_NX);
+    takes(&w, 0x1a0, UINT64_C(0x1801));
+    assert_int_equal(x86_cpuid(&w.cpuid, &w.st, true, 7, 0).ebx & 1, 1);
+    assert_int_equal(x86_cpuid(&w.cpuid, &w.st, true, 0x80000001, 0).edx & 1 << 20, 1 << 20);
+    takes(&w, X86_MSR_EFER, X86_EFER_NX);
+}
+
 static void memory_types(void **state)
 {
     struct world w;
@@ -127,6 +142,7 @@ int main(void)
         cmocka_unit_test(speculation_control),
         cmocka_unit_test(addresses_are_canonical),
         cmocka_unit_test(efer),
+        cmocka_unit_test(misc_enable),
         cmocka_unit_test(memory_types),
         cmocka_unit_test(tsc_and_adjust_move_together),
     };
