@@ -99,12 +99,24 @@ static interp_fn bind_pop(const struct x86_insn *xi, struct insn *in, const stru
 
 /* ---- PUSHA and POPA: all eight or none ---- */
 
+/* Raises what a write of `size` bytes at RSP + at would. */
+static void check_slot(struct interp *c, int at, unsigned size)
+{
+    uint64_t off = (c->st.gpr[X86_RSP] + (uint64_t)(int64_t)at) & seg_stack_mask(c);
+
+    mmu_check_write(c, seg_lin(c, X86_SS, off, size, true), size);
+}
+
 static void pusha(struct interp *c, const struct insn *in)
 {
+    uint64_t top = c->st.gpr[X86_RSP] & seg_stack_mask(c);
     int size = in->size;
 
-    /* The lowest first: stack segments grow down, so once that and the highest are fine, so are the others. */
-    for (int i = 7; i >= 0; i--)
+    if (seg_real_style(&c->st) && top >= 7 && top <= 15 && (top & 1)) /* SDM Vol. 2B, PUSHA */
+        interp_raise_error(c, X86_GP, 0);
+    for (int i = 0; i < 8; i++)
+        check_slot(c, -size * (i + 1), in->size);
+    for (int i = 0; i < 8; i++)
         stack_poke(c, -size * (i + 1), in->size, c->st.gpr[i] & ones_mask(in->size));
     stack_move(c, -8 * size);
 }
@@ -163,6 +175,14 @@ static void enter(struct interp *c, const struct insn *in)
     unsigned level = (unsigned)in->disp % 32, size = in->size;
     int at = -(int)size;
 
+    /* Every access first, so that a fault leaves nothing behind; among the writes the one that the final RSP would make. */
+    uint64_t writes = level ? level + 1 : 1, top = (rsp - writes * size - in->imm) & mask;
+    mmu_check_write(c, seg_lin(c, X86_SS, top, size, true), size);
+    for (unsigned i = 1; i <= writes; i++)
+        check_slot(c, -(int)(i * size), size);
+    for (unsigned i = 1; i < level; i++)
+        mmu_check_read(c, seg_lin(c, X86_SS, (rbp - i * size) & mask, size, false), size);
+
     stack_poke(c, at, size, rbp & ones_mask(size));
     uint64_t frame = merge(rsp, rsp - size, mask);
     if (level > 0) {
@@ -175,8 +195,6 @@ static void enter(struct interp *c, const struct insn *in)
         at -= (int)size;
         stack_poke(c, at, size, frame & ones_mask(size));
     }
-    uint64_t top = (rsp + (uint64_t)(int64_t)at - in->imm) & mask;
-    mmu_check_write(c, seg_lin(c, X86_SS, top, size, true), size);
     c->st.gpr[X86_RSP] = merge(rsp, top, mask);
     reg_set_sized(c, INTERP_GPR(X86_RBP), size, frame);
 }
