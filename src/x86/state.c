@@ -33,6 +33,7 @@ static void init_common(struct x86_state *st, bool bsp)
     st->tr = (struct x86_seg){.limit = 0xffff, .attr = ATTR_TSS_BUSY};
     st->gdtr = st->idtr = (struct x86_table){.limit = 0xffff};
     st->cr2 = st->cr3 = st->cr4 = 0;
+    memset(st->pdpte, 0, sizeof(st->pdpte));
     memset(st->dr, 0, sizeof(st->dr));
     st->dr6 = 0xffff0ff0;
     st->dr7 = 0x400;
@@ -106,32 +107,16 @@ void x86_state_stream(struct x86_state *st, struct stream *s)
     stream_table(s, &st->idtr);
 
     uint64_t *const words[] = {
-        &st->cr0,
-        &st->cr2,
-        &st->cr3,
-        &st->cr4,
-        &st->xcr0,
-        &st->dr[0],
-        &st->dr[1],
-        &st->dr[2],
-        &st->dr[3],
-        &st->dr6,
-        &st->dr7,
-        &st->efer,
-        &st->star,
-        &st->lstar,
-        &st->cstar,
-        &st->sfmask,
-        &st->kernel_gs_base,
-        &st->sysenter_cs,
-        &st->sysenter_esp,
-        &st->sysenter_eip,
-        &st->pat,
-        &st->tsc_aux,
-        &st->tsc_adjust,
-        &st->misc_enable,
-        &st->mtrr_def_type,
-        &st->mcg_status,
+        &st->cr0,         &st->cr2,           &st->cr3,
+        &st->cr4,         &st->pdpte[0],      &st->pdpte[1],
+        &st->pdpte[2],    &st->pdpte[3],      &st->xcr0,
+        &st->dr[0],       &st->dr[1],         &st->dr[2],
+        &st->dr[3],       &st->dr6,           &st->dr7,
+        &st->efer,        &st->star,          &st->lstar,
+        &st->cstar,       &st->sfmask,        &st->kernel_gs_base,
+        &st->sysenter_cs, &st->sysenter_esp,  &st->sysenter_eip,
+        &st->pat,         &st->tsc_aux,       &st->tsc_adjust,
+        &st->misc_enable, &st->mtrr_def_type, &st->mcg_status,
         &st->spec_ctrl,
     };
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)

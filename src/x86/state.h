@@ -179,6 +179,7 @@ struct x86_state {
     struct x86_table gdtr, idtr;
 
     uint64_t cr0, cr2, cr3, cr4, xcr0;
+    uint64_t pdpte[4]; /* PAE paging's registers (SDM Vol. 3A 4.4.1) */
     uint64_t dr[4], dr6, dr7;
 
     uint64_t efer, star, lstar, cstar, sfmask, kernel_gs_base;

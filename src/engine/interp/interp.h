@@ -100,7 +100,6 @@ struct interp {
     struct tlb_entry tlb[MMU_N][TLB_SIZE];
     struct tlb_entry tlb_code[2][64]; /* fetches: supervisor, user; `read` is the tag */
 
-    uint64_t pdpte[4]; /* PAE paging's registers (SDM Vol. 3A 4.4.1) */
     struct {
         uint64_t first, last; /* linear range that TLB_LARGE entries may lie in: lower half, upper half */
     } tlb_large[2];

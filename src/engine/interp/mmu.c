@@ -57,7 +57,7 @@ static void fill_paging(const struct interp *c, struct paging *p)
                          .cr4 = st->cr4,
                          .efer = st->efer,
                          .phys_bits = c->conf.cpuid->conf.phys_bits};
-    memcpy(p->pdpte, c->pdpte, sizeof(p->pdpte));
+    memcpy(p->pdpte, c->st.pdpte, sizeof(p->pdpte));
 }
 
 static bool is_user(enum mmu_index index)
@@ -504,10 +504,6 @@ void mmu_mode_changed(struct interp *c)
 
 void mmu_reset(struct interp *c)
 {
-    memset(c->pdpte, 0, sizeof(c->pdpte));
-    if ((c->st.cr0 & X86_CR0_PG) && (c->st.cr4 & X86_CR4_PAE) && !x86_long_mode(&c->st) &&
-        paging_load_pdpte(c->conf.ram, c->st.cr3, c->conf.cpuid->conf.phys_bits, c->pdpte) < 0)
-        memset(c->pdpte, 0, sizeof(c->pdpte)); /* not a state a CPU can be in: everything faults */
     c->debug_hit = 0;
     c->fault_ext = 0;
     mmu_flush_all(c);

@@ -60,7 +60,7 @@ static void set_edx_eax(struct interp *c, uint64_t v)
 static void load_pdpte(struct interp *c, uint64_t cr0, uint64_t cr3, uint64_t cr4, uint64_t efer)
 {
     if ((cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(efer & X86_EFER_LMA) &&
-        paging_load_pdpte(c->conf.ram, cr3, c->conf.cpuid->conf.phys_bits, c->pdpte) < 0)
+        paging_load_pdpte(c->conf.ram, cr3, c->conf.cpuid->conf.phys_bits, c->st.pdpte) < 0)
         gp0(c);
 }
 

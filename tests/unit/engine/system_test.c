@@ -13,6 +13,9 @@ GUEST_CODE(jmp_tss, 32, "movl $0x1234, %ebx; ljmp $0x48, $0; hlt");
 GUEST_CODE(call_tss, 32, "lcall $0x48, $0; movl $0x77, %edx; hlt");
 GUEST_CODE(cr0_pg_without_pe, 32, "movl $0x80000000, %eax; movl %eax, %cr0");
 GUEST_CODE(cr4_reserved, 32, "movl $1, %eax; movl %eax, %cr4");
+GUEST_CODE(pae_changed, 32,
+           "movl $0x40000, %eax; movl %eax, %cr3; movl $0x20, %eax; movl %eax, %cr4; movl $0x80000011, %eax; "
+           "movl %eax, %cr0; movl $0, 0x40000; hlt; movl $7, 0x30000; hlt");
 GUEST_CODE(cr4_no_pae, 64, "xorl %eax, %eax; movq %rax, %cr4");
 GUEST_CODE(cr_absent, 32, ".byte 0x0f, 0x22, 0xc8");
 GUEST_CODE(dr4, 32, "movl %db4, %eax; hlt");
@@ -441,9 +444,27 @@ static void swapgs_exchanges_bases(void **state)
     guest_close(&g);
 }
 
+/* PAE's PDPTEs are registers: memory that has changed since does not count, even over a get and a set of the state. */
+static void pdptes_are_state(void **state)
+{
+    struct guest g;
+    guest_open(&g, GUEST_PROTECTED);
+    store_le64(guest_at(&g, 0x40000), 0x41001);
+    store_le64(guest_at(&g, 0x41000), 0x83);
+    guest_load(&g, pae_changed);
+    assert_int_equal(guest_run(&g), ENGINE_HALT);
+    assert_int_equal(load_le64(guest_at(&g, 0x40000)), 0);
+    assert_int_equal(g.st.pdpte[0], 0x41001);
+    g.st.activity = X86_RUNNING;
+    assert_int_equal(guest_run(&g), ENGINE_HALT);
+    assert_int_equal(load_le32(guest_at(&g, 0x30000)), 7);
+    guest_close(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pdptes_are_state),
         cmocka_unit_test(call_gate_copies_parameters),
         cmocka_unit_test(call_gate_to_64_bit_code),
         cmocka_unit_test(far_jump_keeps_level_in_conforming_code),
