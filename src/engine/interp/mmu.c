@@ -363,18 +363,26 @@ void mmu_sys_check(struct interp *c, uint64_t lin, unsigned len, bool write)
     split(c, (struct access){sys_index(c), write}, wrap(c, lin), len, part);
 }
 
+/* The stack of a handler: at the current level it is an explicit access, for which EFLAGS.AC lifts SMAP. */
+static enum mmu_index stack_index(const struct interp *c, unsigned cpl)
+{
+    if (cpl == 3)
+        return MMU_USER;
+    return cpl == x86_cpl(&c->st) ? c->mmu : sys_index(c);
+}
+
 void mmu_store_at(struct interp *c, unsigned cpl, uint64_t lin, uint64_t v, unsigned size)
 {
     uint8_t buf[8];
 
     store_le64(buf, v);
-    access_store(c, (struct access){cpl == 3 ? MMU_USER : sys_index(c), true}, lin, buf, size);
+    access_store(c, (struct access){stack_index(c, cpl), true}, lin, buf, size);
 }
 
 void mmu_check_write_at(struct interp *c, unsigned cpl, uint64_t lin, unsigned len)
 {
     struct part part[2];
-    split(c, (struct access){cpl == 3 ? MMU_USER : sys_index(c), true}, lin, len, part);
+    split(c, (struct access){stack_index(c, cpl), true}, lin, len, part);
 }
 
 /* ---- fetch ---- */
