@@ -37,6 +37,7 @@ enum {
 enum { ZP_ACPI_RSDP_ADDR = 0x070, ZP_E820_ENTRIES = 0x1e8, ZP_E820_TABLE = 0x2d0, ZP_E820_ENTRY_SIZE = 20 };
 
 #define SECTOR           512
+#define PARAGRAPH        16
 #define MIN_VERSION      0x020c
 #define LOADED_HIGH      0x01
 #define XLF_KERNEL_64    0x01
@@ -77,10 +78,13 @@ static int plan_bzimage(const struct loader *loader, const struct loader_board *
     if (r < 0)
         return r;
     uint64_t setup = ((h[HDR_SETUP_SECTS] ? h[HDR_SETUP_SECTS] : 4) + UINT64_C(1)) * SECTOR;
-    uint64_t size = load_le32(h + HDR_SYSSIZE) * UINT64_C(16);
+    uint64_t size = load_le32(h + HDR_SYSSIZE) * (uint64_t)PARAGRAPH;
     uint64_t init_size = load_le32(h + HDR_INIT_SIZE);
     uint64_t align = load_le32(h + HDR_KERNEL_ALIGNMENT), load = load_le64(h + HDR_PREF_ADDRESS);
 
+    /* The header counts in paragraphs, and the file may end within the last one. */
+    if (k->size > setup && size > k->size - setup && size - (k->size - setup) < PARAGRAPH)
+        size = k->size - setup;
     if (size <= ENTRY_64)
         return err_set(err, -EINVAL, "kernel %s: its code has %" PRIu64 " bytes; must be more than %d", k->name, size,
                        ENTRY_64);
