@@ -122,7 +122,13 @@ int loader_add_piece(const struct loader *loader, const struct loader_board *boa
     if (size > mem_size)
         return err_set(err, -EINVAL, "kernel %s: a segment of %#" PRIx64 " bytes for %#" PRIx64 " bytes of memory",
                        k->name, size, mem_size);
-    if (gpa < MEMMAP_HIGH)
+    bool low = plan->low && gpa >= LOADER_LOW && mem_size <= LOADER_LOW_END && gpa <= LOADER_LOW_END - mem_size;
+    if (plan->low && gpa < MEMMAP_HIGH && !low)
+        return err_set(err, -EINVAL,
+                       "kernel %s: loads %#" PRIx64 " bytes at %#" PRIx64 "; must be within %#" PRIx64 " to %#" PRIx64
+                       ", or 1 MiB or above",
+                       k->name, mem_size, gpa, LOADER_LOW, LOADER_LOW_END);
+    if (gpa < MEMMAP_HIGH && !low)
         return err_set(err, -EINVAL, "kernel %s: loads at %#" PRIx64 "; must be 1 MiB or above", k->name, gpa);
     if (mem_size > board->acpi_base || gpa > board->acpi_base - mem_size)
         return err_set(err, -ENOSPC,
@@ -183,7 +189,7 @@ static int place_initrd(const struct loader *loader, const struct loader_board *
 static int make_plan(const struct loader *loader, const struct loader_board *board, struct loader_plan *plan,
                      struct err *err)
 {
-    *plan = (struct loader_plan){0};
+    *plan = (struct loader_plan){.end = MEMMAP_HIGH};
     int r = loader->protocol->plan(loader, board, plan, err);
     if (r == 0)
         r = place_cmdline(loader, plan, err);

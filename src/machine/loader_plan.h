@@ -10,7 +10,9 @@
 
 /* Low memory while the kernel starts; free for it afterwards, by every protocol. */
 #define LOADER_GDT         UINT64_C(0x1000)
-#define LOADER_PAGE_TABLES UINT64_C(0x2000)  /* PML4, PDPT, four page directories */
+#define LOADER_PAGE_TABLES UINT64_C(0x2000) /* PML4, PDPT, four page directories */
+#define LOADER_LOW         UINT64_C(0x2000) /* room for small kernels that enter in protected mode, without page tables */
+#define LOADER_LOW_END     UINT64_C(0x10000)
 #define LOADER_INFO        UINT64_C(0x10000) /* the protocol's own structures, one page */
 #define LOADER_CMDLINE     UINT64_C(0x20000) /* up to MEMMAP_EBDA */
 #define LOADER_CMDLINE_MAX (MEMMAP_EBDA - LOADER_CMDLINE - 1)
@@ -32,7 +34,8 @@ struct loader_plan {
     struct loader_piece pieces[LOADER_MAX_PIECES];
     unsigned n_pieces;
     uint64_t entry;       /* guest-physical */
-    uint64_t end;         /* first byte behind all that the kernel needs */
+    uint64_t end;         /* first byte behind all that the kernel needs, 1 MiB or above */
+    bool low;             /* pieces may lie in LOADER_LOW to LOADER_LOW_END too; the protocol's to set */
     uint64_t initrd_max;  /* the initrd must end at or below; 0: no limit of the protocol's */
     uint64_t cmdline_max; /* characters, without the final NUL; 0: no limit of the protocol's */
     uint64_t initrd;      /* where it goes; loader.c's choice */
@@ -51,7 +54,7 @@ struct loader_protocol {
 
 extern const struct loader_protocol bzimage_protocol, pvh_protocol, multiboot_protocol;
 
-/* Adds a piece after checking that the file has its bytes and RAM its room, from 1 MiB to the ACPI tables. */
+/* Adds a piece after checking that the file has its bytes and RAM its room, from 1 MiB to the ACPI tables or where plan->low lets. */
 int loader_add_piece(const struct loader *loader, const struct loader_board *board, struct loader_plan *plan,
                      uint64_t offset, uint64_t size, uint64_t gpa, uint64_t mem_size, struct err *err) MUST_CHECK;
 

@@ -319,6 +319,24 @@ static void test_multiboot_elf(void **state)
     assert_refused(b, -EINVAL, "program headers");
 }
 
+/* Small ones may lie in low memory, clear of what the loader puts there. */
+static void test_multiboot_low(void **state)
+{
+    struct bench *b = *state;
+    make_multiboot(b, 0x10003, 0x8000, 0, 0, 0x9000);
+    assert_int_equal(boot(b, NULL, NULL), 0);
+    assert_int_equal(b->st.rip, 0x9000);
+    assert_int_equal(guest32(b, 0x9000), 0x65646f63);
+    make_multiboot(b, 0x10003, 0x8000, 0, 0x10001, 0x9000);
+    memset(&b->st, 0, sizeof(b->st));
+    assert_refused(b, -EINVAL, "within 0x2000 to 0x10000");
+    make_multiboot(b, 0x10003, 0x1000, 0, 0, 0x2000);
+    assert_refused(b, -EINVAL, "within 0x2000 to 0x10000");
+    make_pvh(b); /* not for those that get page tables or structures of another kind there */
+    store_le64(b->image + 64 + 56 + 24, 0x8000);
+    assert_refused(b, -EINVAL, "1 MiB or above");
+}
+
 static void test_multiboot_refusals(void **state)
 {
     struct bench *b = *state;
@@ -366,6 +384,7 @@ int main(void)
         T(test_pvh_refusals),
         T(test_multiboot_kludge),
         T(test_multiboot_elf),
+        T(test_multiboot_low),
         T(test_multiboot_refusals),
         T(test_foreign_files),
     };
