@@ -346,6 +346,10 @@ void fault_soft(struct interp *c, uint8_t vector, enum fault_source source, uint
     struct event ev = {.vector = vector, .source = source, .rip = next_rip};
 
     deliver(c, &ev);
+    if (source == FAULT_INT1) { /* what was due already, held off by a MOV SS, is told by the same exception */
+        c->st.dr6 |= c->debug_hit;
+        c->debug_hit = 0;
+    }
 }
 
 /* ---- debug registers (SDM Vol. 3B 17.2, 17.3) ---- */
