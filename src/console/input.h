@@ -33,9 +33,9 @@ struct input {
     bool lossy;            /* read on when the buffer is full */
     bool watched;          /* source is in the loop */
     bool unpollable;       /* always ready: read as the receiver takes */
-    _Atomic bool posted;   /* input_accept() has asked for a look */
     size_t head, len;
     uint8_t buf[INPUT_BUFFER];
+    _Atomic bool posted; /* input_accept() has asked for a look; apart from the flags of the loop's thread */
 };
 
 void input_init(struct input *in, struct loop *loop, struct chardev *dev, const struct input_ops *ops, void *opaque);

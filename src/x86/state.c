@@ -37,6 +37,7 @@ static void init_common(struct x86_state *st, bool bsp)
     memset(st->dr, 0, sizeof(st->dr));
     st->dr6 = 0xffff0ff0;
     st->dr7 = 0x400;
+    st->pending_debug = 0;
     st->efer = 0;
     st->sti_shadow = st->movss_shadow = st->nmi_blocked = false;
     st->activity = bsp ? X86_RUNNING : X86_WAIT_SIPI;
@@ -129,6 +130,7 @@ void x86_state_stream(struct x86_state *st, struct stream *s)
     }
     stream_bytes(s, &st->fx, offsetof(struct x86_fxsave, unused));
     stream_bytes(s, st->ymm, sizeof(st->ymm));
+    stream_u32(s, &st->pending_debug);
     stream_u8(s, &activity);
     stream_bool(s, &st->sti_shadow);
     stream_bool(s, &st->movss_shadow);

@@ -181,6 +181,7 @@ struct x86_state {
     uint64_t cr0, cr2, cr3, cr4, xcr0;
     uint64_t pdpte[4]; /* PAE paging's registers (SDM Vol. 3A 4.4.1) */
     uint64_t dr[4], dr6, dr7;
+    uint32_t pending_debug; /* DR6 bits of debug traps that are due before the next instruction */
 
     uint64_t efer, star, lstar, cstar, sfmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;

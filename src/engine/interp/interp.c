@@ -296,14 +296,20 @@ static void interp_vcpu_close(struct engine_vcpu *vcpu)
 
 static void interp_get(struct engine_vcpu *vcpu, struct x86_state *st)
 {
-    *st = vcpu->interp.st;
+    const struct interp *c = &vcpu->interp;
+
+    *st = c->st;
+    st->pending_debug = c->debug_hit;
 }
 
 static void interp_set(struct engine_vcpu *vcpu, const struct x86_state *st)
 {
-    vcpu->interp.st = *st;
-    vcpu->interp.st.fx.mxcsr &= VECTOR_MXCSR_VALID; /* the host loads it: a reserved bit would fault there */
-    mmu_reset(&vcpu->interp);
+    struct interp *c = &vcpu->interp;
+
+    c->st = *st;
+    c->st.fx.mxcsr &= VECTOR_MXCSR_VALID; /* the host loads it: a reserved bit would fault there */
+    c->attention = 0;                     /* a halt on its way out is the old state's */
+    mmu_reset(c);
 }
 
 const struct engine_type interp_engine = {

@@ -512,7 +512,7 @@ void mmu_mode_changed(struct interp *c)
 
 void mmu_reset(struct interp *c)
 {
-    c->debug_hit = 0;
+    c->debug_hit = c->st.pending_debug;
     c->fault_ext = 0;
     mmu_flush_all(c);
     mmu_mode_changed(c);

@@ -247,6 +247,24 @@ static void test_branches(void **state)
     assert_int_equal(f->st.rip, FIXTURE_CODE);
 }
 
+/* Getting and setting the state does not lose a debug trap that MOV SS holds off. */
+static void test_state_keeps_debug_trap(void **state)
+{
+    struct interp_fixture *f = *state;
+    const uint8_t code[] = {0x8e, 0x16, 0x00, 0x80, 0x90, 0x90}; /* mov ss, [0x8000]; nop; nop */
+
+    fixture_mode(f, 2);
+    f->st.cr0 &= ~(uint64_t)X86_CR0_PE;
+    f->st.dr[0] = 0x8000;
+    f->st.dr7 |= 0x70001; /* two bytes at DR0, read or written */
+    assert_int_equal(fixture_run(f, code, sizeof(code), 1), ENGINE_DEBUG);
+    assert_int_equal(f->st.pending_debug, 1);
+    assert_true(f->st.movss_shadow);
+    assert_int_equal(fixture_run(f, code, sizeof(code), 5), ENGINE_SHUTDOWN);
+    assert_int_equal(f->st.dr6 & 15, 1);
+    assert_int_equal(f->st.rip, FIXTURE_CODE + 5);
+}
+
 static void test_code_limit(void **state)
 {
     struct interp_fixture *f = *state;
@@ -281,11 +299,22 @@ static void test_atomics(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_counts_exactly), CASE(test_fault_in_block), CASE(test_registers),
-        CASE(test_own_code),       CASE(test_page_crossing),  CASE(test_code_written_by_device),
-        CASE(test_strings),        CASE(test_divide),         CASE(test_stack),
-        CASE(test_branches),       CASE(test_push_sizes),     CASE(test_bits_and_tables),
-        CASE(test_code_limit),     CASE(test_atomics),
+        CASE(test_counts_exactly),
+        CASE(test_fault_in_block),
+        CASE(test_registers),
+        CASE(test_own_code),
+        CASE(test_page_crossing),
+        CASE(test_code_written_by_device),
+        CASE(test_strings),
+        CASE(test_divide),
+        CASE(test_stack),
+        CASE(test_branches),
+        CASE(test_push_sizes),
+        CASE(test_bits_and_tables),
+        CASE(test_code_limit),
+        CASE(test_atomics),
+
+        CASE(test_state_keeps_debug_trap),
     };
     return cmocka_run_group_tests_name("interp", tests, NULL, NULL);
 }

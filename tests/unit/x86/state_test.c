@@ -56,6 +56,8 @@ static void test_stream(void **state)
     st.ymm[15][31] = 0x5a;
     st.fx.st[7][9] = 0x7f;
     st.dr7 = 0x455;
+    st.pdpte[3] = 0x7001;
+    st.pending_debug = 8;
     st.nmi_blocked = true;
     stream_init_save(&out);
     x86_state_stream(&st, &out);
