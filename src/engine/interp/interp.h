@@ -3,12 +3,13 @@
  *
  *   interp.c    engine_type: open, run loop, attention, get and set
  *   code.c      the decoded-instruction cache, by physical page and mode
- *   bind*.c     from a decoded instruction to a handler with its operands resolved
+ *   bind.c      from a decoded instruction to a handler with its operands resolved; binds.def lists the handlers' tables
  *   op_*.c      handlers, a file for each group of instructions
  *   mmu.c       linear memory: the software TLB and its slow path (walks live in x86/paging.c)
- *   seg.c       segmented addresses and segment loads
- *   fault.c     raising exceptions, delivering them and interrupts through the IDT
- *   vector.c    SIMD and x87 on the host's own unit, in generated stubs
+ *   seg.c       segmented addresses, descriptors and segment loads
+ *   fault.c     raising exceptions, delivering them and interrupts through the IDT; single step
+ *   task.c      task-state segments: stacks of inner levels, task switches
+ *   vector*.c   SIMD and x87 on the host's own unit, in generated stubs (vector_stub.c); masked moves and XSAVE in C
  *
  * A handler runs one instruction: void op(struct interp *c, const struct insn *in). RIP is that of its block plus in->off until
  * the instruction is complete. It faults by interp_raise(), which does not return: so it commits registers and flags after its last
