@@ -2,7 +2,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+/* No `quiet`: the kernel's first lines come from earlyprintk, long before its serial driver. */
+#define APPEND "console=ttyS0,115200 earlyprintk=ttyS0,115200"
 
 /* From the directory of the executable: installed in bin/, or built in build/src/cli/. */
 static const char *const places[] = {"../share/vireo/guest", "../../../guest"};
@@ -30,4 +35,17 @@ int default_guest_find(struct default_guest *guest, struct err *err)
         err, -EAGAIN,
         "the default guest is not prepared: run tools/guest-prepare in the source tree (make guest), or name a kernel "
         "with --kernel FILE");
+}
+
+char *default_guest_append(const char *console, const char *more)
+{
+    struct winsize size;
+    char tty[40] = "";
+    char *append;
+
+    if (strcmp(console, "stdio") == 0 && ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row && size.ws_col)
+        snprintf(tty, sizeof(tty), " vireo.tty=%ux%u", size.ws_row, size.ws_col);
+    if (asprintf(&append, APPEND "%s%s%s", tty, more ? " " : "", more ? more : "") < 0)
+        return NULL;
+    return append;
 }

@@ -9,9 +9,6 @@
 
 #include "base/err.h"
 
-/* No `quiet`: the kernel's first lines come from earlyprintk, long before its serial driver. */
-#define DEFAULT_GUEST_APPEND "console=ttyS0,115200 earlyprintk=ttyS0,115200"
-
 struct default_guest {
     char kernel[PATH_MAX];
     char initrd[PATH_MAX];
@@ -19,5 +16,11 @@ struct default_guest {
 
 /* 0, or -EAGAIN and how to prepare it. */
 int default_guest_find(struct default_guest *guest, struct err *err) MUST_CHECK;
+
+/*
+ * Its command line, the caller's to free(): the console, the size of the terminal on standard input where that is the console
+ * (vireo.tty=ROWSxCOLUMNS: a serial line has no way to tell), and `more`, which may be NULL. NULL: out of memory.
+ */
+char *default_guest_append(const char *console, const char *more) MUST_CHECK;
 
 #endif

@@ -226,10 +226,9 @@ static int configure(const struct run_options *o, struct machine_conf *conf, str
     conf->kernel = guest->kernel;
     if (!o->initrd)
         conf->initrd = guest->initrd;
-    if (asprintf(append, "%s%s%s", DEFAULT_GUEST_APPEND, o->append ? " " : "", o->append ? o->append : "") < 0) {
-        *append = NULL;
+    *append = default_guest_append(o->console, o->append);
+    if (!*append)
         return err_set(err, -ENOMEM, "out of memory");
-    }
     conf->append = *append;
     return 0;
 }

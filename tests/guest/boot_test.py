@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import time
+import unittest
 
 import harness
 
@@ -111,6 +112,17 @@ class Boot(harness.Case):
         self.assertEqual(self.ask(terminal, "cat /tmp/file").strip(), "hello")
         self.assertLessEqual(abs(int(self.ask(terminal, "date +%s")) - time.time()), 2)
         self.assertEqual(self.ask(terminal, "dmesg -r | grep '^<[0-4]>'").splitlines(), [])
+
+    @unittest.skipIf(PACKAGE, "it is about the default guest")
+    def test_default(self):
+        """Without --kernel: the guest knows how large the terminal is, and goes by what --append says after that."""
+        terminal = harness.Terminal("run", "--timeout", BOOT, "--append", "more")
+        self.addCleanup(terminal.close)
+        terminal.expect(PROMPT, BOOT)
+        self.assertRegex(self.ask(terminal, "cat /proc/cmdline"), r"vireo\.tty=24x80 more$")
+        self.assertEqual(self.ask(terminal, "stty size").strip(), "24 80")
+        other = self.start(append="vireo.tty=50x132")
+        self.assertEqual(self.ask(other, "stty size").strip(), "50 132")
 
     def test_power_button(self):
         """Ctrl-A p: the guest hears of it, and shuts down."""
