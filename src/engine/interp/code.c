@@ -9,7 +9,10 @@
 #include "engine/interp/interp_engine.h"
 #include "engine/interp/mmu.h"
 
-#define ARENA_SIZE  (12 * MIB)
+/* All vCPUs' arenas together, and what one may have of that at most and at least. A full one is flushed. */
+#define ARENA_TOTAL (20 * MIB)
+#define ARENA_MOST  (12 * MIB)
+#define ARENA_LEAST (1280 * KIB)
 #define N_BUCKETS   16384
 #define CODE_REAL   0x10 /* in code_block.mode */
 #define SRC_MAX     (CODE_BLOCK_INSNS * X86_INSN_MAX)
@@ -23,6 +26,7 @@
 
 struct code_cache {
     uint8_t *arena;
+    size_t size;
     size_t used;
     uint64_t flushes;
     struct code_block *buckets[N_BUCKETS];
@@ -38,7 +42,9 @@ int code_open(struct interp *c)
 
     if (!cache)
         return -ENOMEM;
-    cache->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    cache->size = ARENA_TOTAL / c->engine->n_vcpus;
+    cache->size = cache->size > ARENA_MOST ? ARENA_MOST : cache->size < ARENA_LEAST ? ARENA_LEAST : cache->size;
+    cache->arena = mmap(NULL, cache->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cache->arena == MAP_FAILED) {
         free(cache);
         return -ENOMEM;
@@ -49,7 +55,7 @@ int code_open(struct interp *c)
 
 void code_close(struct interp *c)
 {
-    munmap(c->code->arena, ARENA_SIZE);
+    munmap(c->code->arena, c->code->size);
     free(c->code);
     c->code = NULL;
 }
@@ -267,7 +273,7 @@ static struct code_block *single(struct interp *c, uint64_t lin)
 static struct code_block *allocate(struct interp *c)
 {
     struct code_cache *cache = c->code;
-    if (ARENA_SIZE - cache->used < BLOCK_MAX)
+    if (cache->size - cache->used < BLOCK_MAX)
         code_flush(c);
     return (struct code_block *)(cache->arena + cache->used);
 }
