@@ -21,6 +21,16 @@ static struct loader_board loader_board(struct vm *vm)
     };
 }
 
+/* All there is of firmware code: a guest that jumps to where a board starts (FFFF:0000) wants it started again. */
+#define RESET_VECTOR UINT64_C(0xffff0)
+static const uint8_t reset_code[] = {
+    0xb0, 0x06,       /* mov al, 6: reset the CPUs and the board */
+    0xba, 0xf9, 0x0c, /* mov dx, 0xcf9 */
+    0xee,             /* out dx, al */
+    0xf4,             /* hlt */
+    0xeb, 0xfd,       /* jmp to hlt */
+};
+
 /* vm->boot: what firmware and boot loader do on a real board. */
 static int boot(struct vm *vm, struct err *err)
 {
@@ -36,6 +46,9 @@ static int boot(struct vm *vm, struct err *err)
     r = loader_boot(&m->loader, &board, &st, err);
     if (r < 0)
         return r;
+    r = ram_write(&vm->ram, RESET_VECTOR, reset_code, sizeof(reset_code));
+    if (r < 0)
+        return err_set(err, r, "memory of %" PRIu64 " bytes has no room for the reset vector", vm->conf.ram_size);
     q35_firmware_state(m->board);
     vcpu_set_state(vm->vcpus[0], &st);
     return 0;

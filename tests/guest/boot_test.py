@@ -132,10 +132,14 @@ class Boot(harness.Case):
         self.assertEqual(terminal.wait(), 0, terminal.text)
 
     def test_reboot(self):
-        """`reboot` under --no-reboot is status 3."""
-        terminal = self.start()
-        terminal.type("reboot\n")
-        self.assertEqual(terminal.wait(), 3, terminal.text)
+        """`reboot` under --no-reboot is status 3, also by way of the firmware; a triple fault is a crash."""
+        for way, line in (("", "the guest reset"), ("reboot=b", "the guest reset"),
+                          ("reboot=t", "the guest crashed: triple fault on CPU 0")):
+            with self.subTest(way):
+                terminal = self.start(append=way)
+                terminal.type("reboot\n")
+                self.assertEqual(terminal.wait(), 3, terminal.text)
+                self.assertIn(line, terminal.text)
 
 
 if __name__ == "__main__":
