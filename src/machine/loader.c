@@ -157,12 +157,30 @@ static int place_cmdline(const struct loader *loader, const struct loader_plan *
 {
     uint64_t max = LOADER_CMDLINE_MAX, len = strlen(loader->append);
 
+    if (plan->name_first)
+        len += strlen(loader->kernel.name) + 1;
     if (plan->cmdline_max && plan->cmdline_max < max)
         max = plan->cmdline_max;
     if (len > max)
         return err_set(err, -EINVAL, "command line: %" PRIu64 " characters; kernel %s accepts up to %" PRIu64, len,
                        loader->kernel.name, max);
     return 0;
+}
+
+/* "APPEND", or "KERNEL APPEND"; place_cmdline() has made sure that it fits. */
+static int write_cmdline(const struct loader *loader, const struct loader_board *board, const struct loader_plan *plan)
+{
+    uint64_t gpa = LOADER_CMDLINE;
+    int r = 0;
+
+    if (plan->name_first) {
+        size_t len = strlen(loader->kernel.name);
+        r = ram_write(board->ram, gpa, loader->kernel.name, len);
+        if (r == 0)
+            r = ram_write(board->ram, gpa + len, " ", 1);
+        gpa += len + 1;
+    }
+    return r < 0 ? r : ram_write(board->ram, gpa, loader->append, strlen(loader->append) + 1);
 }
 
 /* As high as it may be, on a page of its own: the kernel grows from below. */
@@ -256,7 +274,7 @@ int loader_boot(const struct loader *loader, const struct loader_board *board, s
     if (r == 0)
         r = copy(loader, board->ram, plan.initrd, loader->initrd.data, loader->initrd.size);
     if (r == 0)
-        r = ram_write(board->ram, LOADER_CMDLINE, loader->append, strlen(loader->append) + 1);
+        r = write_cmdline(loader, board, &plan);
     if (r == 0)
         r = loader->protocol->enter(loader, board, &plan, st);
     if (r < 0)

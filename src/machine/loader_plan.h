@@ -37,6 +37,7 @@ struct loader_plan {
     uint64_t end;         /* first byte behind all that the kernel needs, 1 MiB or above */
     bool low;             /* pieces may lie in LOADER_LOW to LOADER_LOW_END too; the protocol's to set */
     uint64_t initrd_max;  /* the initrd must end at or below; 0: no limit of the protocol's */
+    bool name_first;      /* the command line begins with the kernel's file name; the protocol's to set */
     uint64_t cmdline_max; /* characters, without the final NUL; 0: no limit of the protocol's */
     uint64_t initrd;      /* where it goes; loader.c's choice */
 };

@@ -143,6 +143,7 @@ static int plan_multiboot(const struct loader *loader, const struct loader_board
         return err_set(err, -EINVAL, "kernel %s: multiboot flags %#x ask for what vireo does not have; accepted: %#x",
                        loader->kernel.name, h.flags & FLAGS_REQUIRED, FLAGS_KNOWN);
     plan->low = true;
+    plan->name_first = true; /* as GRUB and QEMU have it; kernels skip the first word */
     int r = h.flags & FLAG_KLUDGE ? plan_kludge(loader, board, &h, plan, err) : plan_elf(loader, board, plan, err);
     return r < 0 ? r : loader_check_entry(loader, plan, err);
 }

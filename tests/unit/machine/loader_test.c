@@ -286,6 +286,9 @@ static void test_multiboot_kludge(void **state)
     uint64_t info = b->st.gpr[X86_RBX];
     assert_int_equal(guest32(b, info), 0x24d);
     assert_int_equal(guest32(b, info + 8), (ACPI_BASE - MEMMAP_HIGH) / 1024);
+    char cmdline[6];
+    assert_int_equal(ram_read(&b->ram, guest32(b, info + 16), cmdline, sizeof(cmdline)), 0);
+    assert_string_equal(cmdline, "K arg"); /* the kernel's name first: it skips a word */
     assert_int_equal(guest32(b, info + 20), 1);
     assert_int_equal(guest32(b, guest32(b, guest32(b, info + 24))), 0x21646f6d);
     uint32_t mmap = guest32(b, info + 48);
