@@ -36,6 +36,7 @@ struct vcpu_apic_ops {
 struct vcpu_port {
     _Atomic uint32_t pending; /* PIN_ bits */
     _Atomic uint8_t sipi_vector;
+    _Atomic uint8_t nmis;        /* not yet taken, at most 2: one about to be, one latched behind it */
     _Atomic uint64_t tsc_offset; /* guest TSC - clock_tsc(); written by the engine (IA32_TSC, IA32_TSC_ADJUST) */
     void (*kick)(void *vcpu);    /* set by the VM */
     void *vcpu;
@@ -43,8 +44,21 @@ struct vcpu_port {
     void *apic;
 };
 
+/*
+ * NMIs that come close together: a CPU takes the first at once and latches one more (SDM Vol. 3A 6.7.1). Ours may be late to look, so
+ * that both can wait here.
+ */
+static inline void vcpu_port_count_nmi(struct vcpu_port *port)
+{
+    uint8_t n = atomic_load(&port->nmis);
+    while (n < 2 && !atomic_compare_exchange_weak(&port->nmis, &n, n + 1))
+        ;
+}
+
 static inline void vcpu_port_raise(struct vcpu_port *port, uint32_t pins)
 {
+    if (pins & PIN_NMI)
+        vcpu_port_count_nmi(port);
     uint32_t old = atomic_fetch_or(&port->pending, pins);
     if ((old & pins) != pins && port->kick)
         port->kick(port->vcpu);
@@ -52,7 +66,27 @@ static inline void vcpu_port_raise(struct vcpu_port *port, uint32_t pins)
 
 static inline void vcpu_port_lower(struct vcpu_port *port, uint32_t pins)
 {
+    if (pins & PIN_NMI)
+        atomic_store(&port->nmis, 0);
     atomic_fetch_and(&port->pending, ~pins);
+}
+
+/* The engine takes one NMI; PIN_NMI stays up where another waits. */
+static inline void vcpu_port_take_nmi(struct vcpu_port *port)
+{
+    atomic_fetch_and(&port->pending, ~(uint32_t)PIN_NMI);
+    uint8_t n = atomic_load(&port->nmis);
+    while (n && !atomic_compare_exchange_weak(&port->nmis, &n, n - 1))
+        ;
+    if (n > 1)
+        atomic_fetch_or(&port->pending, PIN_NMI);
+}
+
+/* NMIs are no longer blocked: of those that came meanwhile, a CPU has latched one. */
+static inline void vcpu_port_unblock_nmi(struct vcpu_port *port)
+{
+    uint8_t two = 2;
+    atomic_compare_exchange_strong(&port->nmis, &two, 1);
 }
 
 #endif

@@ -70,7 +70,7 @@ static bool interrupt(struct interp *c, uint32_t pending)
     if (st->movss_shadow || st->sti_shadow || st->activity == X86_WAIT_SIPI)
         return true;
     if ((pending & PIN_NMI) && !st->nmi_blocked) {
-        vcpu_port_lower(c->conf.port, PIN_NMI);
+        vcpu_port_take_nmi(c->conf.port);
         c->conf.stats->exits[ENGINE_EXIT_NMI]++;
         st->activity = X86_RUNNING;
         return fault_nmi(c);

@@ -164,6 +164,8 @@ static void iret_protected(struct interp *c, const struct insn *in)
 static void op_iret(struct interp *c, const struct insn *in)
 {
     /* NMIs come again even if IRET faults (SDM Vol. 3A 6.7.1). */
+    if (c->st.nmi_blocked)
+        vcpu_port_unblock_nmi(c->conf.port);
     c->st.nmi_blocked = false;
     if (seg_real_style(&c->st))
         iret_real(c, in->size);
