@@ -50,4 +50,4 @@ install: guest
 	@install -D -m 644 -t "$(DESTDIR)$(abspath $(PREFIX))/share/vireo/guest" guest/vmlinux guest/initrd.img
 
 clean:
-	rm -rf build build-* guest .guest.*
+	rm -rf build build-* guest guest-* .guest.*
