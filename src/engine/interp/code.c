@@ -131,11 +131,7 @@ static void wait_for(struct interp *v, uint64_t epoch)
     }
 }
 
-/*
- * Sees to it that every store to the page moves its code_version on, from now until that version moves. So the caller takes the version
- * first, then marks, then looks at the page's bytes.
- */
-static void code_mark(struct interp *c, const uint8_t *host, uint64_t gpa)
+void code_mark(struct interp *c, const uint8_t *host, uint64_t gpa)
 {
     struct engine *engine = c->engine;
     _Atomic uint8_t *flags = &engine->ram->page_flags[ram_page(engine->ram, host)];
@@ -223,7 +219,7 @@ static bool fill(struct interp *c, struct code_block *block, const struct source
 
     block->n = 0;
     block->src_len = 0;
-    while (block->n < CODE_BLOCK_INSNS && at < source->avail && end == BIND_CONTINUES) {
+    while (block->n < c->decode_max && at < source->avail && end == BIND_CONTINUES) {
         struct insn *in = &block->insn[block->n];
         size_t avail = source->avail - at < X86_INSN_MAX ? source->avail - at : X86_INSN_MAX;
         in->off = (uint16_t)at;

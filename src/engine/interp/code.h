@@ -65,6 +65,12 @@ void code_wrote(struct interp *c, const uint8_t *host, uint64_t len);
 void code_writing(struct interp *c, const uint8_t *host, uint64_t len);
 void code_written(struct interp *c);
 
+/*
+ * Sees to it that every store to the page moves its code_version on, from now until that version moves. So the caller takes the version
+ * first, then marks, then looks at the page's bytes.
+ */
+void code_mark(struct interp *c, const uint8_t *host, uint64_t gpa);
+
 /* Other vCPUs' requests: code_answer() when c->code_request is set; enter and leave around run(). */
 void code_answer(struct interp *c);
 void code_enter(struct interp *c);

@@ -86,8 +86,7 @@ static bool interrupt(struct interp *c, uint32_t pending)
     return true;
 }
 
-/* Between instructions, when something may be due. true: leave run() with c->exit. */
-static bool attend(struct interp *c)
+bool interp_attend(struct interp *c)
 {
     uint32_t pending = atomic_load(&c->conf.port->pending);
 
@@ -132,7 +131,7 @@ static inline void run_block(struct interp *c, const struct code_block *block, u
     } while (++in != c->end);
 }
 
-static void run_step(struct interp *c)
+void interp_step(struct interp *c)
 {
     struct code_block *block;
 
@@ -142,6 +141,13 @@ static void run_step(struct interp *c)
     run_block(c, block, 1);
     c->cur = NULL;
     fault_step(c);
+}
+
+void interp_block(struct interp *c, uint64_t limit)
+{
+    struct code_block *block = code_find(c);
+
+    run_block(c, block, block->n <= limit ? block->n : limit);
 }
 
 static void run_blocks(struct interp *c)
@@ -156,10 +162,10 @@ static void run_blocks(struct interp *c)
         }
         uint32_t pending = atomic_load_explicit(&c->conf.port->pending, memory_order_relaxed) & c->pin_mask;
         if (UNLIKELY(c->attention | pending | atomic_load_explicit(&c->code_request, memory_order_relaxed))) {
-            if (attend(c))
+            if (interp_attend(c))
                 return;
             if (c->attention & ATTN_STEP) {
-                run_step(c);
+                interp_step(c);
                 continue;
             }
             block = NULL;
@@ -172,8 +178,7 @@ static void run_blocks(struct interp *c)
     }
 }
 
-/* A raised exception has unwound the current instruction. false: triple fault. */
-static bool unwound(struct interp *c)
+bool interp_unwound(struct interp *c)
 {
     if (c->bus_locked)
         interp_bus_unlock(c);
@@ -182,7 +187,10 @@ static bool unwound(struct interp *c)
         c->cur = NULL;
     }
     c->attention |= ATTN_RECHECK;
-    return fault_deliver(c);
+    if (fault_deliver(c))
+        return true;
+    shutdown(c);
+    return false;
 }
 
 static enum engine_exit interp_run(struct engine_vcpu *vcpu, uint64_t limit)
@@ -194,10 +202,8 @@ static enum engine_exit interp_run(struct engine_vcpu *vcpu, uint64_t limit)
     c->stop_at = limit ? c->n_insn + limit : UINT64_MAX;
     c->cur = NULL;
     while (setjmp(c->unwind) != 0) {
-        if (!unwound(c)) {
-            shutdown(c);
+        if (!interp_unwound(c))
             goto out;
-        }
     }
     run_blocks(c);
 out:
@@ -220,30 +226,44 @@ static int interp_probe(struct err *err)
     return 0;
 }
 
-static void interp_close(struct engine *engine)
+void interp_engine_fini(struct engine *engine)
 {
     pthread_mutex_destroy(&engine->code_lock);
     pthread_mutex_destroy(&engine->bus_lock);
     free(engine->vcpus);
+}
+
+static void interp_close(struct engine *engine)
+{
+    interp_engine_fini(engine);
     free(engine);
 }
 
-static int interp_open(struct engine **enginep, struct ram *ram, unsigned n_vcpus, struct err *err)
+int interp_engine_init(struct engine *engine, struct ram *ram, unsigned n_vcpus, struct err *err)
 {
-    struct engine *engine = calloc(1, sizeof(*engine));
-
-    if (!engine)
-        return err_set(err, -ENOMEM, "engine: out of memory");
     engine->vcpus = calloc(n_vcpus, sizeof(*engine->vcpus));
-    if (!engine->vcpus) {
-        free(engine);
+    if (!engine->vcpus)
         return err_set(err, -ENOMEM, "engine: out of memory");
-    }
     engine->ram = ram;
     engine->n_vcpus = n_vcpus;
     bind_map_init(&engine->map);
     pthread_mutex_init(&engine->bus_lock, NULL);
     pthread_mutex_init(&engine->code_lock, NULL);
+    return 0;
+}
+
+static int interp_open(struct engine **enginep, struct ram *ram, unsigned n_vcpus, struct err *err)
+{
+    struct engine *engine = calloc(1, sizeof(*engine));
+    int ret;
+
+    if (!engine)
+        return err_set(err, -ENOMEM, "engine: out of memory");
+    ret = interp_engine_init(engine, ram, n_vcpus, err);
+    if (ret < 0) {
+        free(engine);
+        return ret;
+    }
     *enginep = engine;
     return 0;
 }
@@ -255,61 +275,77 @@ static void enlist(struct engine *engine, unsigned index, struct interp *c)
     pthread_mutex_unlock(&engine->code_lock);
 }
 
-static int interp_vcpu_open(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpup,
-                            struct err *err)
+int interp_vcpu_init(struct interp *c, struct engine *engine, const struct engine_vcpu_conf *conf, struct err *err)
 {
-    struct engine_vcpu *vcpu = aligned_alloc(64, align_up(sizeof(*vcpu), 64));
-    struct interp *c;
-
-    if (!vcpu)
-        return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
-    memset(vcpu, 0, sizeof(*vcpu));
-    c = &vcpu->interp;
     c->engine = engine;
     c->conf = *conf;
-    if (code_open(c) < 0) {
-        free(vcpu);
+    c->decode_max = CODE_BLOCK_INSNS;
+    if (code_open(c) < 0)
         return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
-    }
     int ret = vector_open(&c->vector, err);
     if (ret < 0) {
         code_close(c);
-        free(vcpu);
         return ret;
     }
     x86_state_reset(&c->st, conf->index == 0);
     mmu_reset(c);
     enlist(engine, conf->index, c);
+    return 0;
+}
+
+void interp_vcpu_fini(struct interp *c)
+{
+    enlist(c->engine, c->conf.index, NULL);
+    vector_close(c->vector);
+    code_close(c);
+}
+
+static int interp_vcpu_open(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpup,
+                            struct err *err)
+{
+    struct engine_vcpu *vcpu = aligned_alloc(64, align_up(sizeof(*vcpu), 64));
+    int ret;
+
+    if (!vcpu)
+        return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
+    memset(vcpu, 0, sizeof(*vcpu));
+    ret = interp_vcpu_init(&vcpu->interp, engine, conf, err);
+    if (ret < 0) {
+        free(vcpu);
+        return ret;
+    }
     *vcpup = vcpu;
     return 0;
 }
 
 static void interp_vcpu_close(struct engine_vcpu *vcpu)
 {
-    struct interp *c = &vcpu->interp;
-
-    enlist(c->engine, c->conf.index, NULL);
-    vector_close(c->vector);
-    code_close(c);
+    interp_vcpu_fini(&vcpu->interp);
     free(vcpu);
 }
 
-static void interp_get(struct engine_vcpu *vcpu, struct x86_state *st)
+void interp_get_state(const struct interp *c, struct x86_state *st)
 {
-    const struct interp *c = &vcpu->interp;
-
     *st = c->st;
     st->pending_debug = c->debug_hit;
 }
 
-static void interp_set(struct engine_vcpu *vcpu, const struct x86_state *st)
+void interp_set_state(struct interp *c, const struct x86_state *st)
 {
-    struct interp *c = &vcpu->interp;
-
     c->st = *st;
     c->st.fx.mxcsr &= VECTOR_MXCSR_VALID; /* the host loads it: a reserved bit would fault there */
     c->attention = 0;                     /* a halt on its way out is the old state's */
     mmu_reset(c);
+}
+
+static void interp_get(struct engine_vcpu *vcpu, struct x86_state *st)
+{
+    interp_get_state(&vcpu->interp, st);
+}
+
+static void interp_set(struct engine_vcpu *vcpu, const struct x86_state *st)
+{
+    interp_set_state(&vcpu->interp, st);
 }
 
 const struct engine_type interp_engine = {

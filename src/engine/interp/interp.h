@@ -69,19 +69,29 @@ enum mmu_index {
     MMU_N
 };
 
-/* An entry hits when (tag == page of the address); a tag that cannot match stands for "ask the slow path". */
+/*
+ * An entry hits when (tag == page of the address). A page that belongs into another slot stands for "ask the slow path", so that no
+ * address at all, canonical or not, matches: generated code compares by XOR alone.
+ */
 struct tlb_entry {
-    uint64_t read, write; /* linear page address allowed, or TLB_NONE */
+    uint64_t read, write; /* linear page address allowed, or mmu_no_tag() */
     uint64_t addend;      /* host address - linear address */
     uint64_t gpa;         /* physical page; TLB_GLOBAL and TLB_LARGE in its low bits */
 };
 
-#define TLB_NONE   UINT64_C(1) /* never equals a page address */
 #define TLB_GLOBAL UINT64_C(1)
 #define TLB_LARGE  UINT64_C(2) /* part of a large page: INVLPG anywhere in that page drops it */
 
 struct code_cache;  /* code.c */
 struct vector_unit; /* vector.h */
+
+/* What an engine that embeds a struct interp, and caches more than it, wants to be told. On the vCPU's thread. */
+struct interp_hooks {
+    /* All translations are gone; without `global` those of global pages stay. */
+    void (*tlb_flushed)(struct interp *c, bool global);
+    /* Those of the page at lin; with maybe_large, it may have been a large one: up to the GiB around. */
+    void (*tlb_page_flushed)(struct interp *c, uint64_t lin, bool maybe_large);
+};
 
 struct interp {
     struct x86_state st; /* st.rip is current between blocks and at faults; inside a block RIP is block_rip + in->off */
@@ -116,6 +126,8 @@ struct interp {
     bool bus_locked;            /* holds the engine's bus lock */
     uint32_t pin_mask;          /* pins that matter in the current state */
     struct vector_unit *vector;
+    const struct interp_hooks *hooks; /* or NULL */
+    unsigned decode_max;              /* instructions to decode at once, up to CODE_BLOCK_INSNS */
     struct engine *engine;
     struct engine_vcpu_conf conf;
 

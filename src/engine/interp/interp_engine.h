@@ -19,6 +19,27 @@ struct engine {
     unsigned n_vcpus;
 };
 
+/* An engine that another one builds on embeds these in its own. */
+int interp_engine_init(struct engine *engine, struct ram *ram, unsigned n_vcpus, struct err *err) MUST_CHECK;
+void interp_engine_fini(struct engine *engine);
+int interp_vcpu_init(struct interp *c, struct engine *engine, const struct engine_vcpu_conf *conf,
+                     struct err *err) MUST_CHECK; /* *c is zeroed */
+void interp_vcpu_fini(struct interp *c);
+void interp_get_state(const struct interp *c, struct x86_state *st);
+void interp_set_state(struct interp *c, const struct x86_state *st);
+
+/* Between instructions, when something may be due: answers it. true: leave run() with c->exit. */
+bool interp_attend(struct interp *c);
+
+/* One instruction at c->st.rip, with all that ATTN_STEP asks for around it. May raise. */
+void interp_step(struct interp *c);
+
+/* A run of instructions from c->st.rip, at most `limit`, and back. May raise. */
+void interp_block(struct interp *c, uint64_t limit);
+
+/* Where c->unwind lands: delivers what was raised. false: triple fault, with c->exit set. */
+bool interp_unwound(struct interp *c);
+
 /*
  * The bus lock. While it waits, the vCPU answers other vCPUs' requests. A fault raised while it is held releases it, so check what
  * can fault first, for the sake of atomicity.

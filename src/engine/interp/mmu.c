@@ -112,7 +112,7 @@ static void enter(struct interp *c, enum mmu_index index, uint64_t lin, uint8_t 
     e->read = page;
     e->addend = (uint64_t)(uintptr_t)host - lin;
     e->gpa = (r->gpa & MMU_PAGE_MASK) | (r->global ? TLB_GLOBAL : 0) | (r->large ? TLB_LARGE : 0);
-    e->write = TLB_NONE;
+    e->write = mmu_no_tag(c, e);
     if (r->writable &&
         !(atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE))
         e->write = page;
@@ -406,7 +406,6 @@ const uint8_t *mmu_fetch(struct interp *c, uint64_t lin, uint64_t *gpa)
     host = ram_host(c->conf.ram, r.gpa, 1);
     if (host) {
         e->read = lin & MMU_PAGE_MASK;
-        e->write = TLB_NONE;
         e->addend = (uint64_t)(uintptr_t)host - lin;
         e->gpa = (r.gpa & MMU_PAGE_MASK) | (r.global ? TLB_GLOBAL : 0) | (r.large ? TLB_LARGE : 0);
     }
@@ -422,23 +421,32 @@ uint8_t mmu_fetch_byte(struct interp *c, uint64_t gpa)
 
 /* ---- invalidation ---- */
 
-static void drop(struct tlb_entry *e)
+#define CODE_NO_TAG UINT64_C(1) /* never equals a page address */
+
+static void drop(const struct interp *c, struct tlb_entry *e)
 {
-    e->read = e->write = TLB_NONE;
+    e->read = e->write = mmu_no_tag(c, e);
+}
+
+static void drop_code(struct tlb_entry *e)
+{
+    e->read = CODE_NO_TAG;
 }
 
 void mmu_flush_all(struct interp *c)
 {
     for (unsigned i = 0; i < MMU_N; i++)
         for (unsigned j = 0; j < TLB_SIZE; j++)
-            drop(&c->tlb[i][j]);
+            drop(c, &c->tlb[i][j]);
     for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
         for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
-            drop(&c->tlb_code[i][j]);
+            drop_code(&c->tlb_code[i][j]);
     for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_large); i++) {
         c->tlb_large[i].first = UINT64_MAX;
         c->tlb_large[i].last = 0;
     }
+    if (c->hooks)
+        c->hooks->tlb_flushed(c, true);
 }
 
 void mmu_flush_nonglobal(struct interp *c)
@@ -446,41 +454,47 @@ void mmu_flush_nonglobal(struct interp *c)
     for (unsigned i = 0; i < MMU_N; i++)
         for (unsigned j = 0; j < TLB_SIZE; j++)
             if (!(c->tlb[i][j].gpa & TLB_GLOBAL))
-                drop(&c->tlb[i][j]);
+                drop(c, &c->tlb[i][j]);
     for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
         for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
             if (!(c->tlb_code[i][j].gpa & TLB_GLOBAL))
-                drop(&c->tlb_code[i][j]);
+                drop_code(&c->tlb_code[i][j]);
+    if (c->hooks)
+        c->hooks->tlb_flushed(c, false);
 }
 
-static void drop_if_large(struct tlb_entry *e, uint64_t lin)
+/* Entries do not tell how large: take the largest page there is. */
+static bool in_large(const struct tlb_entry *e, uint64_t lin)
 {
-    /* Entries do not tell how large: take the largest page there is. */
-    if ((e->gpa & TLB_LARGE) && e->read != TLB_NONE && align_down(e->read, GIB) == align_down(lin, GIB))
-        drop(e);
+    return (e->gpa & TLB_LARGE) && align_down(e->read, GIB) == align_down(lin, GIB);
 }
 
 void mmu_flush_page(struct interp *c, uint64_t lin)
 {
     uint64_t page = lin & MMU_PAGE_MASK;
     unsigned half = lin >> 63;
+    bool maybe_large = lin >= c->tlb_large[half].first && lin <= c->tlb_large[half].last;
 
     for (unsigned i = 0; i < MMU_N; i++)
         if (mmu_entry(c, i, lin)->read == page)
-            drop(mmu_entry(c, i, lin));
+            drop(c, mmu_entry(c, i, lin));
     for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++) {
         struct tlb_entry *e = &c->tlb_code[i][(lin >> 12) % ARRAY_SIZE(c->tlb_code[0])];
         if (e->read == page)
-            drop(e);
+            drop_code(e);
     }
-    if (lin < c->tlb_large[half].first || lin > c->tlb_large[half].last)
+    if (c->hooks)
+        c->hooks->tlb_page_flushed(c, lin, maybe_large);
+    if (!maybe_large)
         return;
     for (unsigned i = 0; i < MMU_N; i++)
         for (unsigned j = 0; j < TLB_SIZE; j++)
-            drop_if_large(&c->tlb[i][j], lin);
+            if (in_large(&c->tlb[i][j], lin))
+                drop(c, &c->tlb[i][j]);
     for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
         for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
-            drop_if_large(&c->tlb_code[i][j], lin);
+            if (in_large(&c->tlb_code[i][j], lin))
+                drop_code(&c->tlb_code[i][j]);
 }
 
 void mmu_drop_write(struct interp *c, uint64_t gpa)
@@ -488,7 +502,7 @@ void mmu_drop_write(struct interp *c, uint64_t gpa)
     for (unsigned i = 0; i < MMU_N; i++)
         for (unsigned j = 0; j < TLB_SIZE; j++)
             if (((c->tlb[i][j].gpa ^ gpa) & MMU_PAGE_MASK) == 0)
-                c->tlb[i][j].write = TLB_NONE;
+                c->tlb[i][j].write = mmu_no_tag(c, &c->tlb[i][j]);
 }
 
 /* ---- modes ---- */

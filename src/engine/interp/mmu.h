@@ -29,6 +29,13 @@ static inline struct tlb_entry *mmu_entry(struct interp *c, enum mmu_index index
     return &c->tlb[index][(lin >> 12) % TLB_SIZE];
 }
 
+/* A tag that no address which looks into e's slot has, nor one that ends on the page behind it. */
+static inline uint64_t mmu_no_tag(const struct interp *c, const struct tlb_entry *e)
+{
+    uint64_t slot = (uint64_t)(e - &c->tlb[0][0]) % TLB_SIZE;
+    return (slot ^ (TLB_SIZE / 2)) << 12;
+}
+
 /* The host's address of [lin, lin + size) when the TLB allows the access outright, or NULL. Raises nothing. */
 static inline uint8_t *mmu_hit_read(struct interp *c, uint64_t lin, unsigned size)
 {

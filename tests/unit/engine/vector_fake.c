@@ -98,7 +98,7 @@ struct interp *fake_open(void)
     memset(f, 0, sizeof(*f));
     for (unsigned i = 0; i < MMU_N; i++)
         for (unsigned j = 0; j < TLB_SIZE; j++)
-            f->c.tlb[i][j].read = f->c.tlb[i][j].write = TLB_NONE;
+            f->c.tlb[i][j].read = f->c.tlb[i][j].write = mmu_no_tag(&f->c, &f->c.tlb[i][j]);
     struct x86_cpuid_conf conf = {.n_cpus = 1, .tsc_hz = 1000000000, .phys_bits = 40};
     x86_cpuid_init(&f->cpuid, &conf);
     f->c.conf.cpuid = &f->cpuid;
