@@ -1,7 +1,8 @@
 /*
- * The reference engine under code of any kind at privilege level 0. An input is an image like those of tests/asm, which are the seeds:
- * they set up every mode, tables, tasks and breakpoints, so that a changed byte leads to states that no program makes on purpose.
- * Nothing is expected but that the engine comes back with a state that the SDM allows.
+ * An engine (VIREO_TEST_ENGINE in the environment, else the reference) under code of any kind at privilege level 0. An input is an
+ * image like those of tests/asm, which are the seeds: they set up every mode, tables, tasks and breakpoints, so that a changed byte
+ * leads to states that no program makes on purpose. Nothing is expected but that the engine comes back with a state that the SDM
+ * allows.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -26,9 +27,10 @@ static void on_alarm(int signo)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
+    const char *engine = getenv("VIREO_TEST_ENGINE");
     struct err err;
 
-    if (box_open(&box, "interp", RAM_SIZE, &err)) {
+    if (box_open(&box, engine ? engine : "interp", RAM_SIZE, &err)) {
         fprintf(stderr, "%s\n", err.msg);
         exit(2);
     }

@@ -1,7 +1,8 @@
 """
 Real kernels: Debian's boots to busybox, works by hand, and powers off. The guest is what tools/guest-prepare made.
 
-usage: boot_test.py VIREO [TEST...]; with VIREO_TEST_KERNEL=PACKAGE, the guest of that kernel package instead (made on demand).
+usage: boot_test.py VIREO [TEST...]; with VIREO_TEST_KERNEL=PACKAGE, the guest of that kernel package instead (made on demand);
+with VIREO_TEST_ENGINE=NAME, on that engine.
 """
 
 import json
@@ -13,6 +14,7 @@ import unittest
 import harness
 
 PACKAGE = os.environ.get("VIREO_TEST_KERNEL")
+ENGINE = os.environ.get("VIREO_TEST_ENGINE", "auto")
 CONSOLE = "console=ttyS0,115200 earlyprintk=ttyS0,115200"
 PROMPT = r"root@vireo:[^\r\n]*# "
 BOOT = harness.PATIENCE * (10 if PACKAGE else 3)
@@ -35,7 +37,7 @@ class Boot(harness.Case):
 
     def arguments(self, append="", kernel="vmlinux"):
         """What starts this guest; a panic resets, and a reset ends it."""
-        return ["run", "--kernel", self.guest / kernel, "--initrd", self.guest / "initrd.img", "--no-reboot",
+        return ["run", "--engine", ENGINE, "--kernel", self.guest / kernel, "--initrd", self.guest / "initrd.img", "--no-reboot",
                 "--append", f"{CONSOLE} panic=-1 {append}", "--timeout", BOOT]
 
     def start(self, *args, **kwargs):
@@ -116,7 +118,7 @@ class Boot(harness.Case):
     @unittest.skipIf(PACKAGE, "it is about the default guest")
     def test_default(self):
         """Without --kernel: the guest knows how large the terminal is, and goes by what --append says after that."""
-        terminal = harness.Terminal("run", "--timeout", BOOT, "--append", "more")
+        terminal = harness.Terminal("run", "--engine", ENGINE, "--timeout", BOOT, "--append", "more")
         self.addCleanup(terminal.close)
         terminal.expect(PROMPT, BOOT)
         self.assertRegex(self.ask(terminal, "cat /proc/cmdline"), r"vireo\.tty=24x80 more$")
