@@ -1,0 +1,60 @@
+"""
+The default guest with more in it: archives laid over its initramfs, and one script that it runs to its end.
+The kernel unpacks archives that follow each other, so an initramfs grows by appending to it.
+"""
+
+import os
+import shutil
+import subprocess
+
+import harness
+
+ENGINE = os.environ.get("VIREO_TEST_ENGINE", "auto")
+APPEND = "console=ttyS0,115200 quiet panic=-1"
+PATIENCE = harness.PATIENCE * 30
+
+
+def _entry(number, name, mode, data):
+    """One file of a cpio archive in the "newc" format (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    path = name.encode() + b"\0"
+    fields = [number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0]
+    head = b"070701" + b"".join(b"%08X" % field for field in fields) + path
+    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+
+
+def archive(files):
+    """A cpio archive of {name: content}, in one directory each at most, which is included; all may be executed."""
+    entries = {name.rpartition("/")[0]: None for name in files if "/" in name} | files
+    data = b""
+    for number, (name, content) in enumerate(entries.items(), 1):
+        data += _entry(number, name, 0o040755 if content is None else 0o100755, content or b"")
+    data += _entry(0, "TRAILER!!!", 0, b"")
+    return data + bytes(-len(data) % 512)
+
+
+def programs(name):
+    """The archive of Debian's packages for one of the names that tools/guest-programs knows, made if need be."""
+    subprocess.run([harness.ROOT / "tools/guest-programs", name], check=True, stdout=subprocess.DEVNULL)
+    return harness.ROOT / "guest-programs" / f"{name}.img"
+
+
+def run(case, script, files, *, archives=(), cpus=1, memory="512M"):
+    """
+    Boots the default guest with further archives and the files of {name: content}, runs the script there, and expects it to end with
+    status 0 and the guest to power off. Returns the lines that the script printed.
+    """
+    subprocess.run([harness.ROOT / "tools/guest-prepare"], check=True, stdout=subprocess.DEVNULL)
+    initrd = case.dir / "initrd.img"
+    with open(initrd, "wb") as out:
+        for part in [harness.GUEST / "initrd.img", *archives]:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, out, 1 << 20)
+            out.write(bytes(-out.tell() % 512))
+        out.write(archive(files))
+    result = case.run_vireo("run", "--engine", ENGINE, "--kernel", harness.GUEST / "vmlinux", "--initrd", initrd, "--memory", memory,
+                            "--cpus", cpus, "--append", f'{APPEND} vireo.script="echo begin; {script}"', "--no-reboot",
+                            "--timeout", PATIENCE, timeout=PATIENCE + 60)
+    lines = [line for line in result.stdout.decode(errors="replace").replace("\r", "").splitlines() if line]
+    case.assertEqual(result.returncode, 0, "\n".join([result.stderr.decode(errors="replace"), *lines]))
+    case.assertIn("vireo.script: exit status 0", lines, "\n".join(lines))
+    return lines[lines.index("begin") + 1:lines.index("vireo.script: exit status 0")]
