@@ -4,7 +4,8 @@
 
 #include "seq.h"
 
-/* Number of differences; described on `out`, one a line, unless it is NULL. */
-unsigned compare_runs(const struct seq *seq, const struct seq_run *native, const struct seq_run *engine, FILE *out);
+/* Number of differences between a run on the host and what an engine made of it; described on `out`, one a line, unless it is NULL. */
+unsigned compare_results(const struct seq *seq, const struct seq_run *native, const struct seq_result *engine,
+                         FILE *out);
 
 #endif

@@ -237,7 +237,7 @@ static void initial_state(struct gen *g, struct seq_state *st)
     st->gpr[X86_RSP] =
         SEQ_STACK + SEQ_STACK_SIZE / 2 - (rng_percent(rng, 80) ? 8 * rng_below(rng, 8) : rng_below(rng, 64));
     memcpy(g->initial, st->gpr, sizeof(g->initial));
-    st->rip = SEQ_CODE;
+    st->rip = SEQ_CODE + g->seq->origin;
     st->rflags =
         (rng_next(rng) & X86_FLAGS_STATUS) | X86_FLAG_FIXED | X86_FLAG_IF | (rng_percent(rng, 10) ? X86_FLAG_DF : 0);
 
@@ -290,6 +290,28 @@ static void fill_sequence(struct gen *g)
     g->seq->n_groups = g->group;
 }
 
+/* Half of the time in one page's beginning, else near its end, so that instructions and blocks lie across it. */
+static uint32_t pick_origin(struct gen *g)
+{
+    if (rng_percent(&g->rng, 50))
+        return rng_below(&g->rng, 64);
+    return 4096 - rng_below(&g->rng, rng_percent(&g->rng, 50) ? 400 : 60);
+}
+
+static void pick_pages(struct gen *g, uint8_t pages[SEQ_N_PAGES])
+{
+    static const unsigned percent[SEQ_N_PAGES] = {[SEQ_PAGE_DATA0] = 40, [SEQ_PAGE_DATA1] = 40, [SEQ_PAGE_STACK] = 10};
+
+    memset(pages, 0, SEQ_N_PAGES);
+    if (rng_percent(&g->rng, 60))
+        return;
+    if (rng_percent(&g->rng, 15))
+        pages[SEQ_PAGE_CODE1] = (uint8_t)(1 + rng_below(&g->rng, 2));
+    for (unsigned i = 0; i < SEQ_N_PAGES; i++)
+        if (rng_percent(&g->rng, percent[i]))
+            pages[i] = (uint8_t)(1 + rng_below(&g->rng, 2));
+}
+
 void gen_sequence(const struct forms forms[2], uint64_t seed, struct seq *seq, struct seq_run *run)
 {
     struct gen g = {.rng = {seed}, .seq = seq};
@@ -299,6 +321,8 @@ void gen_sequence(const struct forms forms[2], uint64_t seed, struct seq *seq, s
     g.n_regs = g.compat ? 8 : 16;
     seq->compat = run->compat = g.compat;
 
+    pick_pages(&g, run->pages);
+    seq->origin = pick_origin(&g);
     do { /* again when a short jump does not reach */
         seq->seed = seed;
         seq->n = 0;
@@ -306,7 +330,6 @@ void gen_sequence(const struct forms forms[2], uint64_t seed, struct seq *seq, s
         initial_state(&g, &run->in);
         initial_x87(&g, &run->in);
         fill_sequence(&g);
-    } while (!seq_assemble(seq, run->code, &run->code_len, NULL));
+    } while (!seq_assemble(seq, run->code, NULL));
     rng_fill(&g.rng, run->mem_in, sizeof(run->mem_in));
-    run->lost = false;
 }

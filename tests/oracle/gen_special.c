@@ -216,7 +216,7 @@ static bool clear(struct gen *g, uint32_t from, uint32_t to)
  * What differs between makers is wiped from memory: FOP, FIP, FDP and their selectors (AMD saves them only while an exception is
  * pending, SDM Vol. 1 8.1.8 has them of the last instruction), MXCSR_MASK (bit 17 is AMD's), XINUSE (each CPU tracks it its own way).
  */
-bool gen_after(struct gen *g, const ZydisDecodedInstruction *insn, const struct gen_mem *mem)
+static bool wipe(struct gen *g, const ZydisDecodedInstruction *insn, const struct gen_mem *mem)
 {
     uint32_t t = mem->target;
 
@@ -236,4 +236,15 @@ bool gen_after(struct gen *g, const ZydisDecodedInstruction *insn, const struct 
     default:
         return true;
     }
+}
+
+bool gen_after(struct gen *g, const ZydisDecodedInstruction *insn, const struct gen_mem *mem)
+{
+    unsigned n = g->seq->n;
+
+    if (!wipe(g, insn, mem))
+        return false;
+    for (; n < g->seq->n; n++)
+        g->seq->insn[n].wipe = true;
+    return true;
 }

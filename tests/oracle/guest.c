@@ -1,6 +1,9 @@
 #include "guest.h"
 
-#define RAM_SIZE (2 * MIB)
+#include "guest_kernel.h"
+
+#define RAM_SIZE  (2 * MIB)
+#define MAX_INSNS 200000
 
 /* Guest-physical. The kernel sees all of it at KERNEL + address. */
 #define KERNEL    UINT64_C(0xffffffff80000000)
@@ -9,12 +12,13 @@
 #define GDT       0x20000
 #define TSS       0x20100
 #define IDT       0x21000
-#define HANDLERS  0x22000 /* HLT for vector n at + 16 n */
-#define STACK_TOP 0x25000
+#define IMAGE     0x22000
+#define STACK_TOP 0x28000
 #define CODE      0x30000
 #define DATA      0x40000
 #define POOL      0x50000
 #define STACK     0x60000
+#define VARS      0x70000
 
 /* Linux's selectors, so that reading them natively gives the same. */
 #define SEL_KERNEL_CS 0x10
@@ -44,6 +48,8 @@ static void make_memory(struct guest *guest)
     map(guest, &next, SEQ_DATA, DATA, SEQ_DATA_SIZE, BOX_PTE_U | BOX_PTE_W | BOX_PTE_NX);
     map(guest, &next, SEQ_POOL, POOL, SEQ_POOL_SIZE, BOX_PTE_U | BOX_PTE_NX);
     map(guest, &next, SEQ_STACK, STACK, SEQ_STACK_SIZE, BOX_PTE_U | BOX_PTE_W | BOX_PTE_NX);
+    map(guest, &next, SEQ_VARS, VARS, RAM_PAGE_SIZE, BOX_PTE_U | BOX_PTE_W | BOX_PTE_NX);
+    box_poke(&guest->box, IMAGE, guest_kernel, GUEST_IMAGE);
     seq_pool(pool);
     box_poke(&guest->box, POOL, pool, sizeof(pool));
 }
@@ -63,11 +69,10 @@ static void make_tables(struct guest *guest)
     store_le16(ram_host(&guest->box.ram, TSS + 102, 2), 0x68); /* no I/O bitmap */
 
     for (unsigned v = 0; v < 256; v++) {
-        uint64_t at = KERNEL + HANDLERS + 16 * v;
+        uint64_t at = KERNEL + IMAGE + GUEST_STUB_SIZE * v;
         uint64_t type = v == X86_BP || v == X86_OF ? 0xee : 0x8e;
         poke64(guest, IDT + 16 * v, (at & 0xffff) | SEL_KERNEL_CS << 16 | type << 40 | (at >> 16 & 0xffff) << 48);
         poke64(guest, IDT + 16 * v + 8, at >> 32);
-        box_poke(&guest->box, HANDLERS + 16 * v, "\xf4", 1);
     }
 }
 
@@ -76,10 +81,10 @@ static struct x86_seg segment(uint16_t sel, uint16_t attr)
     return (struct x86_seg){.sel = sel, .limit = UINT32_MAX, .attr = attr};
 }
 
-/* As Linux has it for a program: ring 3, 64-bit, FPU and AVX on, no alignment checks for lack of AC. */
+/* As Linux has it: FPU and AVX on, no alignment checks for lack of AC. In the kernel, which then enters the sequence. */
 static void make_state(struct guest *guest)
 {
-    struct x86_state *st = &guest->base;
+    struct x86_state *st = &guest->start;
 
     x86_state_reset(st, true);
     st->cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG;
@@ -89,20 +94,123 @@ static void make_state(struct guest *guest)
     st->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NX;
     for (unsigned i = 0; i < X86_N_SEG; i++)
         st->seg[i] = (struct x86_seg){0};
-    st->seg[X86_CS] = segment(SEL_USER_CS, X86_SEG_P | X86_SEG_S | X86_SEG_DPL | X86_SEG_L | X86_SEG_G | 0xb);
-    st->seg[X86_SS] = segment(SEL_USER_DS, X86_SEG_P | X86_SEG_S | X86_SEG_DPL | X86_SEG_DB | X86_SEG_G | 0x3);
+    st->seg[X86_CS] = segment(SEL_KERNEL_CS, X86_SEG_P | X86_SEG_S | X86_SEG_L | X86_SEG_G | 0xb);
+    st->seg[X86_FS].base = SEQ_FS_BASE;
     st->seg[X86_GS].base = SEQ_GS_BASE;
     st->tr = (struct x86_seg){.base = KERNEL + TSS, .limit = 0x67, .sel = SEL_TSS, .attr = X86_SEG_P | 0xb};
     st->ldtr = (struct x86_seg){0};
     st->gdtr = (struct x86_table){.base = KERNEL + GDT, .limit = 0x4f};
     st->idtr = (struct x86_table){.base = KERNEL + IDT, .limit = 0xfff};
+    st->rip = KERNEL + IMAGE + (uint64_t)(guest_kernel_start - guest_kernel);
+}
+
+static uint8_t *host(struct guest *guest, uint64_t gpa)
+{
+    return ram_host(&guest->box.ram, gpa, 1);
+}
+
+/* Gives the pages their states in the page tables, not accessed and not dirty; all writable again when states is NULL. */
+static void set_pages(struct guest *guest, const uint8_t *states)
+{
+    static const uint32_t gpa[SEQ_N_PAGES] = {DATA, DATA + RAM_PAGE_SIZE, STACK, CODE + RAM_PAGE_SIZE};
+    uint64_t no_table = 0; /* there are tables for all of them */
+
+    for (unsigned i = 0; i < SEQ_N_PAGES; i++) {
+        unsigned state = states ? states[i] : SEQ_PAGE_RW;
+        uint64_t flags = BOX_PTE_P | BOX_PTE_U | BOX_PTE_W;
+        if (i != SEQ_PAGE_CODE1 || state == SEQ_PAGE_RO)
+            flags |= BOX_PTE_NX;
+        if (state == SEQ_PAGE_RO)
+            flags &= ~BOX_PTE_W;
+        if (state == SEQ_PAGE_ABSENT)
+            flags &= ~BOX_PTE_P;
+        box_map(&guest->box, ROOT, &no_table, seq_page_address(i), gpa[i], flags);
+    }
+}
+
+/* Memory as the sequence finds it. Its code is written only where it has changed, so that what the engine made of it stays. */
+static void restore_memory(struct guest *guest)
+{
+    const struct seq_run *run = guest->run;
+
+    if (memcmp(host(guest, CODE), run->code, SEQ_CODE_SIZE))
+        box_poke(&guest->box, CODE, run->code, SEQ_CODE_SIZE);
+    memcpy(host(guest, DATA), run->mem_in, SEQ_DATA_SIZE);
+    memcpy(host(guest, STACK), run->mem_in + SEQ_DATA_SIZE, SEQ_STACK_SIZE);
+    memcpy(host(guest, VARS), run->mem_in + SEQ_DATA_SIZE + SEQ_STACK_SIZE, SEQ_VARS_SIZE);
+}
+
+static void load_state(struct guest *guest, const struct seq_state *in, bool compat)
+{
+    uint8_t *image = host(guest, IMAGE), *fx = image + GUEST_IN_XSAVE;
+
+    memcpy(image + GUEST_IN, in->gpr, sizeof(in->gpr));
+    store_le64(image + GUEST_IN_RIP, in->rip);
+    store_le64(image + GUEST_IN_RIP + 8, compat ? SEL_USER_CS32 : SEL_USER_CS);
+    store_le64(image + GUEST_IN_RIP + 16, in->rflags);
+    store_le64(image + GUEST_IN_RIP + 24, in->gpr[X86_RSP]);
+    store_le64(image + GUEST_IN_RIP + 32, SEL_USER_DS);
+    store_le64(image + GUEST_IN_DS, compat ? SEL_USER_DS : 0);
+    seq_to_xsave(in, fx);
+}
+
+/* What the kernel has saved (the frame: SDM Vol. 3A 6.14.2). */
+static void save(struct guest *guest, struct seq_result *out)
+{
+    const uint8_t *image = host(guest, IMAGE), *frame = image + GUEST_OUT_FRAME;
+    struct seq_state *st = &out->state;
+
+    memcpy(st->gpr, image + GUEST_OUT, sizeof(st->gpr));
+    st->vector = (uint32_t)load_le64(frame);
+    st->error = (uint32_t)load_le64(frame + 8);
+    st->rip = load_le64(frame + 16);
+    st->rflags = load_le64(frame + 32);
+    st->gpr[X86_RSP] = load_le64(frame + 40);
+    st->cr2 = st->vector == X86_PF ? load_le64(image + GUEST_OUT_CR2) : 0;
+    seq_from_xsave(st, image + GUEST_OUT_XSAVE);
+    memcpy(out->mem, host(guest, DATA), SEQ_DATA_SIZE);
+    memcpy(out->mem + SEQ_DATA_SIZE, host(guest, STACK), SEQ_STACK_SIZE);
+    memcpy(out->mem + SEQ_DATA_SIZE + SEQ_STACK_SIZE, host(guest, VARS), SEQ_VARS_SIZE);
+    out->lost = false;
+}
+
+/* The kernel's port: a pass has ended. */
+static uint64_t pass_ended(void *opaque, unsigned region, uint64_t off, unsigned len)
+{
+    struct guest *guest = opaque;
+    bool by_cr3 = guest->run->in.gpr[X86_RAX] & 1;
+
+    if (guest->warming) {
+        guest->warming = false;
+        restore_memory(guest);
+        set_pages(guest, guest->run->pages);
+        return by_cr3 ? GUEST_MOV_CR3 : GUEST_INVLPG;
+    }
+    if (guest->pass == GUEST_PASSES)
+        return GUEST_END;
+    save(guest, &guest->out[guest->pass++]);
+    if (guest->pass == GUEST_PASSES)
+        return GUEST_END;
+    restore_memory(guest);
+    /* The last one finds its code translated, but not its data. */
+    if (guest->pass + 1 < GUEST_PASSES)
+        return GUEST_AGAIN;
+    set_pages(guest, guest->run->pages);
+    return by_cr3 ? GUEST_INVLPG : GUEST_MOV_CR3;
 }
 
 int guest_open(struct guest *guest, const char *engine, struct err *err)
 {
+    const struct bus_region port = {.base = GUEST_PORT, .size = 1, .read = pass_ended, .opaque = guest};
+
     int r = box_open(&guest->box, engine, RAM_SIZE, err);
     if (r)
         return r;
+    r = bus_add(&guest->box.pio, &port);
+    if (r) {
+        box_close(&guest->box);
+        return err_set(err, r, "no room for a port");
+    }
     make_memory(guest);
     make_tables(guest);
     make_state(guest);
@@ -114,72 +222,18 @@ void guest_close(struct guest *guest)
     box_close(&guest->box);
 }
 
-static void load(struct guest *guest, const struct seq_state *in, bool compat)
+void guest_run(struct guest *guest, const struct seq_run *run)
 {
-    static struct x86_state st;
+    static const uint8_t all_writable[SEQ_N_PAGES];
 
-    st = guest->base;
-    memcpy(st.gpr, in->gpr, sizeof(st.gpr));
-    if (compat) {
-        st.seg[X86_CS] = segment(SEL_USER_CS32, X86_SEG_P | X86_SEG_S | X86_SEG_DPL | X86_SEG_DB | X86_SEG_G | 0xb);
-        st.seg[X86_DS] = st.seg[X86_ES] = st.seg[X86_SS];
-    }
-    st.rip = in->rip;
-    st.rflags = in->rflags;
-    st.fx.fcw = in->fcw;
-    st.fx.fsw = in->fsw;
-    st.fx.ftw = in->ftw;
-    st.fx.mxcsr = in->mxcsr;
-    for (unsigned i = 0; i < 8; i++)
-        memcpy(st.fx.st[i], in->st[i], 10);
-    memcpy(st.ymm, in->ymm, sizeof(st.ymm));
-    guest->box.type->set(guest->box.vcpu, &st);
-}
-
-/* The exception's frame lies on the kernel's stack (SDM Vol. 3A 6.14.2). */
-static bool save(struct guest *guest, struct seq_state *out)
-{
-    static struct x86_state st;
-    uint64_t frame[6];
-    unsigned at = 0;
-
-    guest->box.type->get(guest->box.vcpu, &st);
-    uint64_t handler = st.rip - KERNEL - HANDLERS;
-    if (handler >= 16 * 256)
-        return false;
-    if (ram_read(&guest->box.ram, st.gpr[X86_RSP] - KERNEL, frame,
-                 STACK_TOP - (st.gpr[X86_RSP] - KERNEL) < 48 ? 40 : 48))
-        return false;
-    memcpy(out->gpr, st.gpr, sizeof(out->gpr));
-    out->vector = (uint32_t)handler / 16;
-    out->error = 0;
-    if (KERNEL + STACK_TOP - st.gpr[X86_RSP] == 48)
-        out->error = (uint32_t)frame[at++];
-    out->rip = frame[at];
-    out->rflags = frame[at + 2];
-    out->gpr[X86_RSP] = frame[at + 3];
-    out->cr2 = out->vector == X86_PF ? st.cr2 : 0;
-    out->fcw = st.fx.fcw;
-    out->fsw = st.fx.fsw;
-    out->ftw = st.fx.ftw;
-    out->mxcsr = st.fx.mxcsr;
-    for (unsigned i = 0; i < 8; i++)
-        memcpy(out->st[i], st.fx.st[i], 10);
-    memcpy(out->ymm, st.ymm, sizeof(out->ymm));
-    return true;
-}
-
-void guest_run(struct guest *guest, struct seq_run *run)
-{
-    struct ram *ram = &guest->box.ram;
-
-    box_poke(&guest->box, CODE, run->code, run->code_len);
-    memcpy(ram_host(ram, DATA, SEQ_DATA_SIZE), run->mem_in, SEQ_DATA_SIZE);
-    memcpy(ram_host(ram, STACK, SEQ_STACK_SIZE), run->mem_in + SEQ_DATA_SIZE, SEQ_STACK_SIZE);
-    load(guest, &run->in, run->compat);
-    enum engine_exit exit = guest->box.type->run(guest->box.vcpu, 100000);
-    memcpy(run->mem_out, ram_host(ram, DATA, SEQ_DATA_SIZE), SEQ_DATA_SIZE);
-    memcpy(run->mem_out + SEQ_DATA_SIZE, ram_host(ram, STACK, SEQ_STACK_SIZE), SEQ_STACK_SIZE);
-    memset(&run->out, 0, sizeof(run->out));
-    run->lost = exit != ENGINE_HALT || !save(guest, &run->out);
+    guest->run = run;
+    guest->pass = 0;
+    guest->warming = memcmp(run->pages, all_writable, SEQ_N_PAGES);
+    for (unsigned i = 0; i < GUEST_PASSES; i++)
+        guest->out[i].lost = true;
+    restore_memory(guest);
+    set_pages(guest, NULL);
+    load_state(guest, &run->in, run->compat);
+    guest->box.type->set(guest->box.vcpu, &guest->start);
+    (void)guest->box.type->run(guest->box.vcpu, MAX_INSNS);
 }

@@ -1,14 +1,11 @@
 #include "native.h"
 
-#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -20,9 +17,6 @@
 #define USER_CS32 0x23
 #define USER_DS   0x2b
 #define USER_CS   0x33
-
-#define XSAVE_HEADER 512
-#define XSAVE_YMM    576
 
 static void *map_fixed(uint64_t addr, size_t len, int prot)
 {
@@ -47,37 +41,24 @@ static void save_state(struct seq_state *out, const ucontext_t *uc, const siginf
     out->vector = (uint32_t)gregs[REG_TRAPNO];
     out->error = (uint32_t)gregs[REG_ERR];
     out->cr2 = out->vector == X86_PF ? (uint64_t)gregs[REG_CR2] : 0;
-
-    out->fcw = load_le16(fx);
-    out->fsw = load_le16(fx + 2);
-    out->ftw = fx[4];
-    out->mxcsr = load_le32(fx + 24);
-    for (unsigned i = 0; i < 8; i++)
-        memcpy(out->st[i], fx + 32 + 16 * i, 10);
-    bool have_ymm = load_le64(fx + XSAVE_HEADER) & 4;
-    for (unsigned i = 0; i < 16; i++) {
-        memcpy(out->ymm[i], fx + 160 + 16 * i, 16);
-        memset(out->ymm[i] + 16, 0, 16);
-        if (have_ymm)
-            memcpy(out->ymm[i] + 16, fx + XSAVE_YMM + 16 * i, 16);
-    }
+    seq_from_xsave(out, fx);
 }
 
 /* Where the job in hand lies is told by the control page: the handler has no other way to know. */
 #define CURRENT_RUN (*(struct seq_run **)(uintptr_t)(NATIVE_CTL + 0x100))
 
-static void on_fault(int sig, siginfo_t *info, void *context)
+void native_fault(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
     uint8_t *fx = (uint8_t *)uc->uc_mcontext.fpregs;
 
-    save_state(&CURRENT_RUN->out, uc, info);
+    save_state(&CURRENT_RUN->out.state, uc, info);
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)native_leave;
     uc->uc_mcontext.gregs[REG_RSP] = *(greg_t *)(uintptr_t)NATIVE_CTL_HOST;
     uc->uc_mcontext.gregs[REG_CSGSFS] = (uc->uc_mcontext.gregs[REG_CSGSFS] & ~(greg_t)0xffff) | USER_CS;
     uc->uc_mcontext.gregs[REG_EFL] = X86_FLAG_FIXED | X86_FLAG_IF;
     store_le32(fx + 24, 0x1f80);
-    store_le64(fx + XSAVE_HEADER, 0); /* everything in its initial state */
+    store_le64(fx + SEQ_XSAVE_HEADER, 0); /* everything in its initial state */
 }
 
 static void load_state(const struct seq_state *in, bool compat)
@@ -89,40 +70,51 @@ static void load_state(const struct seq_state *in, bool compat)
     *(uint16_t *)(uintptr_t)(NATIVE_CTL_FAR + 4) = compat ? USER_CS32 : USER_CS;
     *(uint16_t *)(uintptr_t)NATIVE_CTL_DS = compat ? USER_DS : 0;
     *(uint64_t *)(uintptr_t)NATIVE_CTL_RFLAGS = in->rflags;
-    memset(fx, 0, XSAVE_YMM);
-    store_le16(fx, in->fcw);
-    store_le16(fx + 2, in->fsw);
-    fx[4] = in->ftw;
-    store_le32(fx + 24, in->mxcsr);
-    store_le64(fx + XSAVE_HEADER, 7);
-    for (unsigned i = 0; i < 8; i++)
-        memcpy(fx + 32 + 16 * i, in->st[i], 10);
-    for (unsigned i = 0; i < 16; i++) {
-        memcpy(fx + 160 + 16 * i, in->ymm[i], 16);
-        memcpy(fx + XSAVE_YMM + 16 * i, in->ymm[i] + 16, 16);
+    seq_to_xsave(in, fx);
+}
+
+/* Gives the pages the states that the job asks for, or takes those away again. */
+static void protect(const uint8_t pages[SEQ_N_PAGES], bool undo)
+{
+    for (unsigned i = 0; i < SEQ_N_PAGES; i++) {
+        int prot = PROT_READ | PROT_WRITE | (i == SEQ_PAGE_CODE1 ? PROT_EXEC : 0);
+        if (pages[i] == SEQ_PAGE_RW)
+            continue;
+        if (!undo && pages[i] == SEQ_PAGE_RO)
+            prot = PROT_READ;
+        if (!undo && pages[i] == SEQ_PAGE_ABSENT)
+            prot = PROT_NONE;
+        if (mprotect((void *)(uintptr_t)seq_page_address(i), 4096, prot))
+            _exit(1);
     }
 }
 
 static void run_one(struct seq_run *run)
 {
-    uint8_t *data = (uint8_t *)(uintptr_t)SEQ_DATA, *stack = (uint8_t *)(uintptr_t)SEQ_STACK;
+    uint8_t *data = (uint8_t *)(uintptr_t)SEQ_DATA, *stack = (uint8_t *)(uintptr_t)SEQ_STACK,
+            *vars = (uint8_t *)(uintptr_t)SEQ_VARS;
+    struct seq_result *out = &run->out;
 
-    memcpy((void *)(uintptr_t)SEQ_CODE, run->code, run->code_len);
+    memcpy((void *)(uintptr_t)SEQ_CODE, run->code, SEQ_CODE_SIZE);
     memcpy(data, run->mem_in, SEQ_DATA_SIZE);
     memcpy(stack, run->mem_in + SEQ_DATA_SIZE, SEQ_STACK_SIZE);
+    memcpy(vars, run->mem_in + SEQ_DATA_SIZE + SEQ_STACK_SIZE, SEQ_VARS_SIZE);
     CURRENT_RUN = run;
     load_state(&run->in, run->compat);
+    protect(run->pages, false);
     native_enter();
-    memcpy(run->mem_out, data, SEQ_DATA_SIZE);
-    memcpy(run->mem_out + SEQ_DATA_SIZE, stack, SEQ_STACK_SIZE);
-    run->lost = false;
+    protect(run->pages, true);
+    memcpy(out->mem, data, SEQ_DATA_SIZE);
+    memcpy(out->mem + SEQ_DATA_SIZE, stack, SEQ_STACK_SIZE);
+    memcpy(out->mem + SEQ_DATA_SIZE + SEQ_STACK_SIZE, vars, SEQ_VARS_SIZE);
+    out->lost = false;
 }
 
 static void child_prepare(void)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
     uint8_t pool[SEQ_POOL_SIZE];
-    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    struct sigaction sa = {.sa_sigaction = native_on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     stack_t alt = {.ss_size = 65536};
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -135,13 +127,13 @@ static void child_prepare(void)
     int rw = PROT_READ | PROT_WRITE;
     if (map_fixed(SEQ_CODE, SEQ_CODE_SIZE, rw | PROT_EXEC) == MAP_FAILED ||
         map_fixed(SEQ_DATA, SEQ_DATA_SIZE, rw) == MAP_FAILED || map_fixed(SEQ_POOL, SEQ_POOL_SIZE, rw) == MAP_FAILED ||
-        map_fixed(SEQ_STACK, SEQ_STACK_SIZE, rw) == MAP_FAILED || map_fixed(NATIVE_CTL, 4096, rw) == MAP_FAILED)
+        map_fixed(SEQ_STACK, SEQ_STACK_SIZE, rw) == MAP_FAILED || map_fixed(SEQ_VARS, 4096, rw) == MAP_FAILED ||
+        map_fixed(NATIVE_CTL, 4096, rw) == MAP_FAILED)
         _exit(1);
     seq_pool(pool);
     memcpy((void *)(uintptr_t)SEQ_POOL, pool, sizeof(pool));
     mprotect((void *)(uintptr_t)SEQ_POOL, SEQ_POOL_SIZE, PROT_READ);
     mprotect((void *)(uintptr_t)SEQ_CODE, SEQ_CODE_SIZE, rw | PROT_EXEC);
-    syscall(SYS_arch_prctl, ARCH_SET_GS, SEQ_GS_BASE);
 }
 
 static _Noreturn void child_main(struct seq_run *runs, int in, int out)
@@ -219,7 +211,7 @@ int native_start(struct native *native, unsigned n)
     uint8_t byte = (uint8_t)n;
 
     for (unsigned i = 0; i < n; i++)
-        native->runs[i].lost = true;
+        native->runs[i].out.lost = true;
     return write(native->to_child, &byte, 1) == 1 ? 0 : -EPIPE;
 }
 

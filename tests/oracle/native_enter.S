@@ -1,4 +1,6 @@
 /* Enters and leaves a sequence. All addresses are absolute and below 2 GiB: no register is free. */
+#include "seq_layout.h"
+
 #include "native_int.h"
 
         .text
@@ -15,6 +17,12 @@ native_enter:
         mov     $7, %eax
         xor     %edx, %edx
         xrstor64 NATIVE_CTL_XSAVE
+        rdfsbase %rax
+        mov     %rax, NATIVE_CTL_HOST_FS
+        mov     $SEQ_FS_BASE, %eax
+        wrfsbase %rax
+        mov     $SEQ_GS_BASE, %eax
+        wrgsbase %rax
         pushq   NATIVE_CTL_RFLAGS
         popfq
         mov     NATIVE_CTL_DS, %ds
@@ -49,5 +57,16 @@ native_leave:
         pop     %rbx
         ret
         .size   native_leave, . - native_leave
+
+/* Flags that sequences may have set would raise exceptions in C (AC), and code there keeps things at FS. RSP is aligned here. */
+        .globl  native_on_signal
+        .type   native_on_signal, @function
+native_on_signal:
+        pushq   $2
+        popfq
+        mov     NATIVE_CTL_HOST_FS, %rax
+        wrfsbase %rax
+        jmp     native_fault
+        .size   native_on_signal, . - native_on_signal
 
         .section .note.GNU-stack, "", @progbits

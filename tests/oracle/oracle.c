@@ -3,7 +3,8 @@
  *
  *   oracle [--count N] [--seed S] [--engine NAME] [--self] [--keep-going] [--print]
  *
- * Sequence i of a run has seed S + i, so `--seed X --count 1` repeats one. On a difference it is made as small as it still differs,
+ * Sequence i of a run has seed S + i, so `--seed X --count 1` repeats one. Natively it runs once; on the engine several times, and each
+ * must end like the host (guest.h). On a difference it is made as small as it still differs,
  * and printed. --self compares the host with itself: what the generator must pass before it may judge an engine.
  */
 #include <errno.h>
@@ -28,26 +29,37 @@ struct oracle {
     struct native native, other; /* other: the second host under --self */
     struct guest guest;
     struct seq seqs[NATIVE_BATCH];
-    struct seq_run run; /* on the engine */
     uint64_t passed, failed;
 };
 
-static void engine_run(struct oracle *o, const struct seq_run *job)
+/* The job once more on the host: what of it differs from its `out`. */
+static unsigned compare_self(struct oracle *o, const struct seq *seq, const struct seq_run *job, FILE *out)
 {
-    struct seq_run *run = o->self ? &o->other.runs[0] : &o->run;
+    struct seq_run *again = &o->other.runs[0];
 
-    run->in = job->in;
-    run->compat = job->compat;
-    run->code_len = job->code_len;
-    memcpy(run->code, job->code, job->code_len);
-    memcpy(run->mem_in, job->mem_in, sizeof(run->mem_in));
-    if (!o->self) {
-        guest_run(&o->guest, run);
-        return;
-    }
+    *again = *job;
     if (native_start(&o->other, 1) || native_wait(&o->other, 1))
-        run->lost = true;
-    o->run = *run;
+        again->out.lost = true;
+    return compare_results(seq, job, &again->out, out);
+}
+
+/* The job on the engine: the number of differences in the first pass that has any. */
+static unsigned compare_engine(struct oracle *o, const struct seq *seq, const struct seq_run *job, FILE *out)
+{
+    if (o->self)
+        return compare_self(o, seq, job, out);
+    guest_run(&o->guest, job);
+    for (unsigned pass = 0; pass < GUEST_PASSES; pass++) {
+        unsigned n = compare_results(seq, job, &o->guest.out[pass], NULL);
+        if (!n)
+            continue;
+        if (out) {
+            fprintf(out, "pass %u of %u:\n", pass + 1, GUEST_PASSES);
+            compare_results(seq, job, &o->guest.out[pass], out);
+        }
+        return n;
+    }
+    return 0;
 }
 
 /* Runs seq, whose state is in slot 0's run, on both sides: the number of differences. */
@@ -56,12 +68,11 @@ static unsigned try(struct oracle *o, const struct seq *seq, FILE *out)
     struct seq_run *run = &o->native.runs[0];
     uint32_t undef[SEQ_MAX_INSNS + 1];
 
-    if (!seq_assemble(seq, run->code, &run->code_len, NULL) || !seq_undefined(seq, undef))
+    if (!seq_assemble(seq, run->code, NULL) || !seq_undefined(seq, undef))
         return 0;
     if (native_start(&o->native, 1) || native_wait(&o->native, 1))
         return 0;
-    engine_run(o, run);
-    return compare_runs(seq, run, &o->run, out);
+    return compare_engine(o, seq, run, out);
 }
 
 /* Drops whatever can be dropped while the two still differ. */
@@ -93,6 +104,18 @@ static void print_state(const struct seq_state *st)
            st->mxcsr);
 }
 
+static void print_end(const struct seq_run *run)
+{
+    static const char *const pages[] = {"data", "data + 4096", "stack", "code + 4096"};
+    static const char *const states[] = {"writable", "read only", "absent"};
+
+    for (unsigned i = 0; i < SEQ_N_PAGES; i++)
+        if (run->pages[i] != SEQ_PAGE_RW)
+            printf("  %s is %s\n", pages[i],
+                   i == SEQ_PAGE_CODE1 && run->pages[i] == SEQ_PAGE_RO ? "NX" : states[run->pages[i]]);
+    printf("  ends with vector %u at %" PRIx64 "\n", run->out.state.vector, run->out.state.rip);
+}
+
 static void report(struct oracle *o, uint64_t seed)
 {
     struct seq *seq = &o->seqs[0];
@@ -108,6 +131,7 @@ static void report(struct oracle *o, uint64_t seed)
     printf("; %u of %u instructions left:\n", seq->n, before);
     seq_print(seq, stdout);
     try(o, seq, stdout);
+    print_end(&o->native.runs[0]);
     printf("from:\n");
     print_state(&o->native.runs[0].in);
     fflush(stdout);
@@ -127,10 +151,9 @@ static int batch(struct oracle *o, uint64_t seed, unsigned n)
         if (o->print) {
             printf("seed %" PRIu64 ":\n", seed + i);
             seq_print(&o->seqs[i], stdout);
-            printf("  ends with vector %u at %" PRIx64 "\n", o->native.runs[i].out.vector, o->native.runs[i].out.rip);
+            print_end(&o->native.runs[i]);
         }
-        engine_run(o, &o->native.runs[i]);
-        if (compare_runs(&o->seqs[i], &o->native.runs[i], &o->run, NULL))
+        if (compare_engine(o, &o->seqs[i], &o->native.runs[i], NULL))
             bad[n_bad++] = seed + i;
     }
     o->passed += n - n_bad;

@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "base/util.h"
+
 void seq_decoder(ZydisDecoder *decoder, bool compat)
 {
     if (compat)
@@ -84,41 +86,82 @@ bool seq_add(struct seq *seq, unsigned group, const uint8_t *bytes, unsigned len
     return true;
 }
 
-bool seq_undefined(const struct seq *seq, uint32_t *undef)
+static bool goes_to_label(const struct seq_insn *si)
 {
-    uint32_t join[SEQ_MAX_GROUPS + 8] = {0};
+    return si->fix == SEQ_FIX_LABEL_REL || si->fix == SEQ_FIX_LABEL_ABS || si->fix == SEQ_FIX_FLOW;
+}
+
+/* One walk; true when what jumps bring to a group has grown. */
+static bool flow_flags(const struct seq *seq, uint32_t *join, uint32_t *undef)
+{
     uint32_t now = 0;
-    bool ok = true;
+    unsigned next = 0; /* group whose label comes next */
+    bool grown = false;
 
     for (unsigned i = 0; i < seq->n; i++) {
         const struct seq_insn *si = &seq->insn[i];
-        for (unsigned g = 0; g <= si->group; g++) {
-            now |= join[g];
-            join[g] = 0;
-        }
+        for (; next <= si->group; next++)
+            now |= join[next];
         undef[i] = now;
-        ok = ok && !(si->flags_read & now);
         now = (now & ~si->flags_def) | si->flags_undef;
-        if (si->fix == SEQ_FIX_LABEL_REL || si->fix == SEQ_FIX_LABEL_ABS)
+        if (goes_to_label(si) && (now & ~join[si->target])) {
             join[si->target] |= now;
+            grown = true;
+        }
     }
-    for (unsigned g = 0; g < SEQ_MAX_GROUPS + 8; g++)
-        now |= join[g];
+    for (; next < SEQ_MAX_GROUPS + 8; next++)
+        now |= join[next];
     undef[seq->n] = now;
-    return ok;
+    return grown;
 }
 
-static uint32_t label(const struct seq *seq, const uint32_t *offsets, uint32_t group)
+bool seq_undefined(const struct seq *seq, uint32_t *undef)
+{
+    uint32_t join[SEQ_MAX_GROUPS + 8] = {0};
+
+    while (flow_flags(seq, join, undef))
+        ;
+    for (unsigned i = 0; i < seq->n; i++)
+        if (seq->insn[i].flags_read & undef[i])
+            return false;
+    return true;
+}
+
+static unsigned first_of(const struct seq *seq, uint32_t group)
 {
     unsigned i = 0;
     while (i < seq->n && seq->insn[i].group < group)
         i++;
-    return offsets[i];
+    return i;
 }
 
-bool seq_assemble(const struct seq *seq, uint8_t *code, uint32_t *len, uint32_t *offsets)
+static int64_t fixed_value(const struct seq *seq, const uint32_t *offsets, unsigned i)
 {
-    uint32_t own[SEQ_MAX_INSNS + 1], at = 0;
+    const struct seq_insn *si = &seq->insn[i];
+    unsigned to = si->fix == SEQ_FIX_DATA_REL ? 0 : first_of(seq, si->target);
+    int64_t next = SEQ_CODE + offsets[i] + si->len;
+
+    switch ((enum seq_fix)si->fix) {
+    case SEQ_FIX_LABEL_REL:
+        return SEQ_CODE + offsets[to] - next;
+    case SEQ_FIX_LABEL_ABS:
+        return SEQ_CODE + offsets[to];
+    case SEQ_FIX_DATA_REL:
+        return si->target - next;
+    case SEQ_FIX_PATCH:
+        if (to == seq->n || seq->insn[to].group != si->target || !seq->insn[to].patchable)
+            return SEQ_VAR(SEQ_VAR_DUMP);
+        return SEQ_CODE + offsets[to] + 1;
+    case SEQ_FIX_NONE:
+    case SEQ_FIX_FLOW:
+        break;
+    }
+    return 0;
+}
+
+bool seq_assemble(const struct seq *seq, uint8_t code[SEQ_CODE_SIZE], uint32_t *offsets)
+{
+    uint32_t own[SEQ_MAX_INSNS + 1], at = seq->origin;
 
     if (!offsets)
         offsets = own;
@@ -127,28 +170,17 @@ bool seq_assemble(const struct seq *seq, uint8_t *code, uint32_t *len, uint32_t 
         at += seq->insn[i].len;
     }
     offsets[seq->n] = at;
-    *len = at + 2;
-    if (*len > SEQ_CODE_SIZE)
+    if (at + 2 > SEQ_CODE_SIZE)
         return false;
 
+    memset(code, 0xcc, SEQ_CODE_SIZE);
     for (unsigned i = 0; i < seq->n; i++) {
         const struct seq_insn *si = &seq->insn[i];
         uint8_t *p = code + offsets[i];
         memcpy(p, si->bytes, si->len);
-        int64_t next = SEQ_CODE + offsets[i] + si->len, val = 0;
-        switch ((enum seq_fix)si->fix) {
-        case SEQ_FIX_NONE:
+        if (si->fix == SEQ_FIX_NONE || si->fix == SEQ_FIX_FLOW)
             continue;
-        case SEQ_FIX_LABEL_REL:
-            val = SEQ_CODE + label(seq, offsets, si->target) - next;
-            break;
-        case SEQ_FIX_LABEL_ABS:
-            val = SEQ_CODE + label(seq, offsets, si->target);
-            break;
-        case SEQ_FIX_DATA_REL:
-            val = si->target - next;
-            break;
-        }
+        int64_t val = fixed_value(seq, offsets, i);
         if (si->fix_size == 1 && val != (int8_t)val)
             return false;
         memcpy(p + si->fix_off, &val, si->fix_size);
@@ -169,11 +201,11 @@ void seq_drop(struct seq *seq, unsigned group)
 void seq_print(const struct seq *seq, FILE *out)
 {
     static uint8_t code[SEQ_CODE_SIZE];
-    uint32_t offsets[SEQ_MAX_INSNS + 1], undef[SEQ_MAX_INSNS + 1], len;
+    uint32_t offsets[SEQ_MAX_INSNS + 1], undef[SEQ_MAX_INSNS + 1];
     ZydisDecoder decoder;
     ZydisFormatter formatter;
 
-    if (!seq_assemble(seq, code, &len, offsets))
+    if (!seq_assemble(seq, code, offsets))
         return;
     (void)seq_undefined(seq, undef);
     seq_decoder(&decoder, seq->compat);
@@ -185,11 +217,53 @@ void seq_print(const struct seq *seq, FILE *out)
         uint64_t addr = SEQ_CODE + offsets[i];
         for (unsigned b = 0; b < seq->insn[i].len; b++)
             sprintf(hex + 2 * b, "%02x", code[offsets[i] + b]);
-        if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code + offsets[i], len - offsets[i], &insn, ops)))
+        if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code + offsets[i], SEQ_CODE_SIZE - offsets[i], &insn, ops)))
             ZydisFormatterFormatInstruction(&formatter, &insn, ops, insn.operand_count_visible, text, sizeof(text),
                                             addr, NULL);
         fprintf(out, "  %3u %08" PRIx64 "  %-30s %s\n", seq->insn[i].group, addr, hex, text);
     }
+}
+
+#define XSAVE_YMM 576
+
+void seq_from_xsave(struct seq_state *st, const uint8_t *area)
+{
+    uint64_t in_use = load_le64(area + SEQ_XSAVE_HEADER);
+
+    st->fcw = load_le16(area);
+    st->fsw = load_le16(area + 2);
+    st->ftw = area[4];
+    st->mxcsr = load_le32(area + 24);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(st->st[i], area + 32 + 16 * i, 10);
+    for (unsigned i = 0; i < 16; i++) {
+        memcpy(st->ymm[i], area + 160 + 16 * i, 16);
+        memset(st->ymm[i] + 16, 0, 16);
+        if (in_use & 4)
+            memcpy(st->ymm[i] + 16, area + XSAVE_YMM + 16 * i, 16);
+    }
+}
+
+void seq_to_xsave(const struct seq_state *st, uint8_t *area)
+{
+    memset(area, 0, XSAVE_YMM);
+    store_le16(area, st->fcw);
+    store_le16(area + 2, st->fsw);
+    area[4] = st->ftw;
+    store_le32(area + 24, st->mxcsr);
+    store_le64(area + SEQ_XSAVE_HEADER, 7);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(area + 32 + 16 * i, st->st[i], 10);
+    for (unsigned i = 0; i < 16; i++) {
+        memcpy(area + 160 + 16 * i, st->ymm[i], 16);
+        memcpy(area + XSAVE_YMM + 16 * i, st->ymm[i] + 16, 16);
+    }
+}
+
+uint32_t seq_page_address(enum seq_page page)
+{
+    static const uint32_t address[SEQ_N_PAGES] = {SEQ_DATA, SEQ_DATA + 4096, SEQ_STACK, SEQ_CODE + 4096};
+    return address[page];
 }
 
 void seq_pool(uint8_t pool[SEQ_POOL_SIZE])
