@@ -33,6 +33,8 @@ struct vcpu_apic_ops {
     void (*tsc_moved)(void *apic);
 };
 
+struct pvclock_vcpu; /* core/pvclock.h */
+
 struct vcpu_port {
     _Atomic uint32_t pending; /* PIN_ bits */
     _Atomic uint8_t sipi_vector;
@@ -42,6 +44,7 @@ struct vcpu_port {
     void *vcpu;
     const struct vcpu_apic_ops *apic_ops; /* set by the local APIC */
     void *apic;
+    struct pvclock_vcpu *pvclock; /* the guest's paravirtual clock; NULL where there is none */
 };
 
 /*
