@@ -44,7 +44,9 @@ GUEST_CODE(push_sreg, 32, "movl $-1, -4(%esp); pushl %ds; popl %eax; hlt");
 GUEST_CODE(rep_ins, 32, "movl $0x30000, %edi; movl $3, %ecx; movl $0x60, %edx; rep insl; hlt");
 GUEST_CODE(rsm, 32, "rsm");
 GUEST_CODE(monitor, 32, "monitor");
-GUEST_CODE(vmcall, 32, "vmcall");
+GUEST_CODE(vmcall32, 32, "or $-1, %eax; vmcall; hlt");
+GUEST_CODE(vmmcall64, 64, "xor %eax, %eax; vmmcall; hlt");
+GUEST_CODE(vmcall_user, 32, "vmcall; int3");
 GUEST_CODE(misaligned, 32, "movl 0x30001, %eax");
 GUEST_CODE(swapgs, 64, "swapgs; rdgsbase %rax; hlt");
 
@@ -415,8 +417,24 @@ static void not_offered(void **state)
     start(&g, GUEST_PROTECTED, monitor);
     guest_expect(&g, X86_UD);
     guest_close(&g);
-    start(&g, GUEST_PROTECTED, vmcall);
-    guest_expect(&g, X86_UD);
+}
+
+/* KVM's answer to a call it does not know, -KVM_ENOSYS; and to user code, -EPERM. */
+static void hypercalls_are_answered(void **state)
+{
+    struct guest g;
+    start(&g, GUEST_PROTECTED, vmcall32);
+    assert_int_equal(guest_run(&g), ENGINE_HALT);
+    assert_int_equal(g.st.gpr[X86_RAX], (uint32_t)-1000);
+    guest_close(&g);
+    start(&g, GUEST_LONG, vmmcall64);
+    assert_int_equal(guest_run(&g), ENGINE_HALT);
+    assert_int_equal(g.st.gpr[X86_RAX], (uint64_t)-1000);
+    guest_close(&g);
+    start(&g, GUEST_PROTECTED, vmcall_user);
+    guest_user(&g);
+    guest_expect(&g, X86_BP);
+    assert_int_equal(g.st.gpr[X86_RAX], (uint32_t)-1);
     guest_close(&g);
 }
 
@@ -485,6 +503,7 @@ int main(void)
         cmocka_unit_test(invlpg_forgets_the_page),
         cmocka_unit_test(push_of_a_selector_writes_16_bits),
         cmocka_unit_test(not_offered),
+        cmocka_unit_test(hypercalls_are_answered),
         cmocka_unit_test(alignment_check),
         cmocka_unit_test(swapgs_exchanges_bases),
     };
