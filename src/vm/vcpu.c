@@ -32,6 +32,7 @@ int vcpu_open(struct vcpu **out, struct vm *vm, unsigned index, struct err *err)
     vcpu->vm = vm;
     vcpu->index = index;
     bus_init(&vcpu->mmio, &vm->mmio);
+    pvclock_join(&vm->pvclock, &vcpu->pvclock, &vcpu->port);
     pthread_mutex_init(&vcpu->lock, NULL);
     pthread_cond_init(&vcpu->changed, NULL);
     atomic_init(&vcpu->hold, true);
@@ -64,6 +65,7 @@ int vcpu_open(struct vcpu **out, struct vm *vm, unsigned index, struct err *err)
     return 0;
 
 free_vcpu:
+    pvclock_leave(&vcpu->pvclock);
     pthread_cond_destroy(&vcpu->changed);
     pthread_mutex_destroy(&vcpu->lock);
     bus_fini(&vcpu->mmio);
@@ -77,6 +79,7 @@ void vcpu_close(struct vcpu *vcpu)
         return;
     vcpu_quit(vcpu);
     vcpu->vm->conf.engine->vcpu_close(vcpu->engine_vcpu);
+    pvclock_leave(&vcpu->pvclock);
     pthread_cond_destroy(&vcpu->changed);
     pthread_mutex_destroy(&vcpu->lock);
     bus_fini(&vcpu->mmio);

@@ -10,6 +10,7 @@
 #include <pthread.h>
 
 #include "core/device.h"
+#include "core/pvclock.h"
 #include "engine/engine.h"
 
 struct vm;
@@ -18,7 +19,8 @@ struct vcpu {
     struct vm *vm;
     unsigned index; /* = APIC ID; 0 is the bootstrap processor */
     struct vcpu_port port;
-    struct bus mmio; /* its local APIC, then the VM's */
+    struct pvclock_vcpu pvclock; /* for engines that run WRMSR by x86/msr.h */
+    struct bus mmio;             /* its local APIC, then the VM's */
     struct x86_cpuid cpuid;
     struct engine_vcpu *engine_vcpu;
     struct engine_stats stats;

@@ -40,6 +40,7 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
     if (r < 0)
         return r;
     clock_init(&vm->clock, vm->loop, TSC_HZ);
+    pvclock_init(&vm->pvclock, &vm->ram, &vm->clock);
     bus_init(&vm->pio, NULL);
     bus_init(&vm->mmio, NULL);
     pthread_mutex_init(&vm->lock, NULL);
@@ -93,6 +94,7 @@ void vm_close(struct vm *vm)
     pthread_mutex_destroy(&vm->lock);
     bus_fini(&vm->mmio);
     bus_fini(&vm->pio);
+    pvclock_fini(&vm->pvclock);
     clock_fini(&vm->clock);
     loop_close(vm->loop);
     vm->loop = NULL;

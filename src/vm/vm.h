@@ -10,6 +10,7 @@
 #define VM_VM_H
 
 #include "core/device.h"
+#include "core/pvclock.h"
 #include "engine/engine.h"
 #include "vm/vcpu.h"
 
@@ -43,6 +44,7 @@ struct vm {
     struct loop *loop;
     struct clock clock;
     struct ram ram;
+    struct pvclock pvclock;
     struct bus pio, mmio;
     struct engine *engine;
     struct vcpu *vcpus[VM_MAX_VCPUS];

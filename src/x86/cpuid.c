@@ -13,10 +13,11 @@
 
 #define SIGNATURE 0x000806f8u /* family 6, model 0x8f, stepping 8 */
 
-#define MAX_BASIC    0x16u
-#define MAX_LIMITED  2u /* with IA32_MISC_ENABLE's limit, for systems that know no more */
-#define HYPERVISOR   0x40000000u
-#define MAX_EXTENDED 0x80000008u
+#define MAX_BASIC      0x16u
+#define MAX_LIMITED    2u /* with IA32_MISC_ENABLE's limit, for systems that know no more */
+#define HYPERVISOR     0x40000000u
+#define MAX_HYPERVISOR 0x40000010u
+#define MAX_EXTENDED   0x80000008u
 
 #define VIRT_BITS 48
 #define LINE_SIZE 64
@@ -45,6 +46,12 @@ static const uint32_t always[N_WORDS] = {
     /* NX, 1 GiB pages, RDTSCP, long mode; SYSCALL depends on the mode */
     [WE1_EDX] = 1u << 20 | 1u << 26 | 1u << 27 | 1u << 29,
 };
+
+/*
+ * Of KVM's features (Linux, Documentation/virt/kvm/x86/cpuid.rst) those that core/pvclock.h is: KVM_FEATURE_CLOCKSOURCE and
+ * _CLOCKSOURCE2, the clock by its old and its new MSRs, and _CLOCKSOURCE_STABLE_BIT, its flag that one vCPU's time is the others' too.
+ */
+#define KVM_FEATURES (1u << 0 | 1u << 3 | 1u << 24)
 
 #define W1_EDX_APIC       (1u << 9)
 #define W1_EDX_HTT        (1u << 28)
@@ -356,6 +363,30 @@ static struct x86_cpuid_regs leaf_extended(const struct x86_cpuid *cpuid, const 
     return r;
 }
 
+/*
+ * The signature is KVM's: guests know its clock by it, and that no port or TSC needs to be calibrated. The last leaf is VMware's, which
+ * others took over: the rates of the TSC and of the local APIC's timer, as leaf 0x15 has them, in kHz.
+ */
+static struct x86_cpuid_regs leaf_hypervisor(const struct x86_cpuid *cpuid, uint32_t leaf)
+{
+    struct x86_cpuid_regs r = {0};
+
+    switch (leaf) {
+    case HYPERVISOR:
+        return (struct x86_cpuid_regs){MAX_HYPERVISOR, load_le32("KVMK"), load_le32("VMKV"), load_le32("M\0\0\0")};
+    case HYPERVISOR + 1:
+        r.eax = KVM_FEATURES;
+        break;
+    case MAX_HYPERVISOR:
+        r.eax = (uint32_t)(cpuid->conf.tsc_hz / 1000);
+        r.ebx = (uint32_t)(cpuid->conf.crystal_hz / 1000);
+        break;
+    default:
+        break;
+    }
+    return r;
+}
+
 uint64_t x86_cpuid_xcr0(const struct x86_cpuid *cpuid)
 {
     return X86_XCR0_X87 | X86_XCR0_SSE | (cpuid->feat.avx ? X86_XCR0_AVX : 0);
@@ -364,8 +395,8 @@ uint64_t x86_cpuid_xcr0(const struct x86_cpuid *cpuid)
 struct x86_cpuid_regs x86_cpuid(const struct x86_cpuid *cpuid, const struct x86_state *st, bool apic_enabled,
                                 uint32_t leaf, uint32_t subleaf)
 {
-    if (leaf == HYPERVISOR)
-        return (struct x86_cpuid_regs){HYPERVISOR, load_le32("vire"), load_le32("ohyp"), load_le32("ervr")};
+    if (leaf >= HYPERVISOR && leaf <= MAX_HYPERVISOR)
+        return leaf_hypervisor(cpuid, leaf);
     if (leaf >= 0x80000000 && leaf <= MAX_EXTENDED)
         return leaf_extended(cpuid, st, leaf);
     /* Beyond every range Intel's CPUs answer with the highest basic leaf. */

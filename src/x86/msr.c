@@ -3,8 +3,12 @@
 
 #include <errno.h>
 
+#include "core/pvclock.h"
+
 enum {
     MSR_TSC = 0x10,
+    MSR_KVM_WALL_CLOCK = 0x11, /* where MSR_KVM_WALL_CLOCK_NEW was first, as the next */
+    MSR_KVM_SYSTEM_TIME = 0x12,
     MSR_PLATFORM_ID = 0x17,
     MSR_APIC_BASE = 0x1b,
     MSR_FEATURE_CONTROL = 0x3a,
@@ -51,6 +55,7 @@ enum {
      BIT(26) | BIT(27) | BIT(62))
 #define BIT(n) (UINT64_C(1) << (n))
 
+#define SYSTEM_TIME_ENABLE     1u
 #define SPEC_CTRL_BITS         (3u | 1u << 10) /* IBRS, STIBP, BHI_DIS_S */
 #define PRED_CMD_IBPB          1u
 #define FEATURE_CONTROL_LOCKED 1u
@@ -176,6 +181,14 @@ int msr_read(const struct msr_env *env, uint32_t msr, uint64_t *val)
     case MSR_TSC_ADJUST:
         *val = st->tsc_adjust;
         break;
+    case MSR_KVM_WALL_CLOCK:
+    case MSR_KVM_WALL_CLOCK_NEW:
+        *val = st->kvm_wall_clock;
+        break;
+    case MSR_KVM_SYSTEM_TIME:
+    case MSR_KVM_SYSTEM_TIME_NEW:
+        *val = st->kvm_system_time;
+        break;
     case MSR_SPEC_CTRL:
         *val = st->spec_ctrl;
         break;
@@ -258,8 +271,29 @@ static void move_tsc(const struct msr_env *env, uint64_t by)
 {
     atomic_fetch_add(&env->port->tsc_offset, by);
     env->st->tsc_adjust += by;
+    if (env->port->pvclock)
+        pvclock_tsc_moved(env->port->pvclock);
     if (env->port->apic_ops && env->port->apic_ops->tsc_moved)
         env->port->apic_ops->tsc_moved(env->port->apic);
+}
+
+void msr_state_set(const struct x86_state *st, struct vcpu_port *port)
+{
+    uint64_t val = st->kvm_system_time;
+
+    if (!port->pvclock)
+        return;
+    if (val & SYSTEM_TIME_ENABLE)
+        pvclock_start(port->pvclock, val & ~(uint64_t)SYSTEM_TIME_ENABLE);
+    else
+        pvclock_stop(port->pvclock);
+}
+
+static void write_wall_clock(const struct msr_env *env, uint64_t val)
+{
+    env->st->kvm_wall_clock = val;
+    if (env->port->pvclock && val)
+        pvclock_write_wall(env->port->pvclock->pvclock, val);
 }
 
 /* Stores val if it is valid for that register. */
@@ -294,6 +328,15 @@ int msr_write(const struct msr_env *env, uint32_t msr, uint64_t val)
         return 0;
     case MSR_TSC_ADJUST:
         move_tsc(env, val - st->tsc_adjust);
+        return 0;
+    case MSR_KVM_WALL_CLOCK:
+    case MSR_KVM_WALL_CLOCK_NEW:
+        write_wall_clock(env, val);
+        return 0;
+    case MSR_KVM_SYSTEM_TIME:
+    case MSR_KVM_SYSTEM_TIME_NEW:
+        st->kvm_system_time = val;
+        msr_state_set(st, env->port);
         return 0;
     case MSR_SPEC_CTRL:
         return write_checked(&st->spec_ctrl, val, !(val & ~(uint64_t)SPEC_CTRL_BITS));

@@ -39,6 +39,7 @@ static void init_common(struct x86_state *st, bool bsp)
     st->dr7 = 0x400;
     st->pending_debug = 0;
     st->efer = 0;
+    st->kvm_system_time = st->kvm_wall_clock = 0; /* KVM's INIT ends its clock too */
     st->sti_shadow = st->movss_shadow = st->nmi_blocked = false;
     st->activity = bsp ? X86_RUNNING : X86_WAIT_SIPI;
 }
@@ -108,17 +109,39 @@ void x86_state_stream(struct x86_state *st, struct stream *s)
     stream_table(s, &st->idtr);
 
     uint64_t *const words[] = {
-        &st->cr0,         &st->cr2,           &st->cr3,
-        &st->cr4,         &st->pdpte[0],      &st->pdpte[1],
-        &st->pdpte[2],    &st->pdpte[3],      &st->xcr0,
-        &st->dr[0],       &st->dr[1],         &st->dr[2],
-        &st->dr[3],       &st->dr6,           &st->dr7,
-        &st->efer,        &st->star,          &st->lstar,
-        &st->cstar,       &st->sfmask,        &st->kernel_gs_base,
-        &st->sysenter_cs, &st->sysenter_esp,  &st->sysenter_eip,
-        &st->pat,         &st->tsc_aux,       &st->tsc_adjust,
-        &st->misc_enable, &st->mtrr_def_type, &st->mcg_status,
+        &st->cr0,
+        &st->cr2,
+        &st->cr3,
+        &st->cr4,
+        &st->pdpte[0],
+        &st->pdpte[1],
+        &st->pdpte[2],
+        &st->pdpte[3],
+        &st->xcr0,
+        &st->dr[0],
+        &st->dr[1],
+        &st->dr[2],
+        &st->dr[3],
+        &st->dr6,
+        &st->dr7,
+        &st->efer,
+        &st->star,
+        &st->lstar,
+        &st->cstar,
+        &st->sfmask,
+        &st->kernel_gs_base,
+        &st->sysenter_cs,
+        &st->sysenter_esp,
+        &st->sysenter_eip,
+        &st->pat,
+        &st->tsc_aux,
+        &st->tsc_adjust,
+        &st->misc_enable,
+        &st->mtrr_def_type,
+        &st->mcg_status,
         &st->spec_ctrl,
+        &st->kvm_system_time,
+        &st->kvm_wall_clock,
     };
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         stream_u64(s, words[i]);

@@ -191,6 +191,8 @@ struct x86_state {
         uint64_t base, mask;
     } mtrr_var[X86_N_MTRR_VAR];
     uint64_t mcg_status;
+    uint64_t kvm_system_time,
+        kvm_wall_clock; /* as the guest wrote them: addresses, the first with an enable bit (x86/msr.h) */
 
     struct x86_fxsave fx;                             /* x87 and MXCSR */
     uint8_t ymm[16][32] __attribute__((aligned(32))); /* XMM in the low halves */

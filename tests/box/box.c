@@ -62,6 +62,8 @@ int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err 
         goto no_loop;
     clock_init(&box->clock, box->loop, BOX_TSC_HZ);
     clock_start(&box->clock);
+    pvclock_init(&box->pvclock, &box->ram, &box->clock);
+    pvclock_join(&box->pvclock, &box->pvclock_vcpu, &box->port);
     box->port.apic_ops = &apic_ops;
     box->port.apic = box;
     const struct x86_cpuid_conf cpuid = {
@@ -85,6 +87,7 @@ int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err 
 no_vcpu:
     box->type->close(box->engine);
 no_engine:
+    pvclock_fini(&box->pvclock);
     clock_fini(&box->clock);
     loop_close(box->loop);
 no_loop:
@@ -98,6 +101,7 @@ void box_close(struct box *box)
 {
     box->type->vcpu_close(box->vcpu);
     box->type->close(box->engine);
+    pvclock_fini(&box->pvclock);
     clock_fini(&box->clock);
     loop_close(box->loop);
     bus_fini(&box->mmio);

@@ -6,6 +6,7 @@
 #ifndef TESTS_BOX_BOX_H
 #define TESTS_BOX_BOX_H
 
+#include "core/pvclock.h"
 #include "engine/engine.h"
 
 struct box {
@@ -15,6 +16,8 @@ struct box {
     struct loop *loop;
     struct clock clock;
     struct vcpu_port port;
+    struct pvclock pvclock;
+    struct pvclock_vcpu pvclock_vcpu;
     struct x86_cpuid cpuid;
     struct engine_stats stats;
     struct engine *engine;

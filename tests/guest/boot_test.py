@@ -115,6 +115,25 @@ class Boot(harness.Case):
         self.assertLessEqual(abs(int(self.ask(terminal, "date +%s")) - time.time()), 2)
         self.assertEqual(self.ask(terminal, "dmesg -r | grep '^<[0-4]>'").splitlines(), [])
 
+    def test_clock(self):
+        """KVM's clock on every CPU; the TSC is preferred to it, being invariant, and either agrees with the host's time."""
+        terminal = self.start("--cpus", 4)
+        self.assertIn("kvm-clock: Using msrs 4b564d01 and 4b564d00", self.ask(terminal, "dmesg"))
+        self.ask(terminal, "cd /sys/devices/system/clocksource; cd clocksource0")
+        self.ask(terminal, "current=$PWD/current_clocksource; cd")
+        self.assertEqual(self.ask(terminal, "cat $current").strip(), "tsc")
+        for name in ("kvm-clock", "tsc"):
+            with self.subTest(name):
+                self.ask(terminal, f"echo {name} >$current")
+                self.assertEqual(self.ask(terminal, "cat $current").strip(), name)
+                for cpu in range(4):
+                    self.ask(terminal, f"taskset -p {1 << cpu:x} $$")
+                    self.assertLessEqual(abs(int(self.ask(terminal, "date +%s")) - time.time()), 2)
+                    began = time.monotonic()
+                    self.ask(terminal, "sleep 1")
+                    self.assertGreaterEqual(time.monotonic() - began, 0.99)
+        self.assertEqual(self.ask(terminal, "dmesg -r | grep '^<[0-4]>'").splitlines(), [])
+
     @unittest.skipIf(PACKAGE, "it is about the default guest")
     def test_default(self):
         """Without --kernel: the guest knows how large the terminal is, and goes by what --append says after that."""

@@ -14,6 +14,7 @@
 #include "engine/interp/fault.h"
 #include "engine/interp/mmu.h"
 #include "engine/interp/vector.h"
+#include "x86/msr.h"
 
 struct engine_vcpu {
     struct interp interp;
@@ -336,6 +337,7 @@ void interp_set_state(struct interp *c, const struct x86_state *st)
     c->st.fx.mxcsr &= VECTOR_MXCSR_VALID; /* the host loads it: a reserved bit would fault there */
     c->attention = 0;                     /* a halt on its way out is the old state's */
     mmu_reset(c);
+    msr_state_set(&c->st, c->conf.port);
 }
 
 static void interp_get(struct engine_vcpu *vcpu, struct x86_state *st)

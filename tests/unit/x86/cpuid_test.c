@@ -32,10 +32,10 @@ static void test_vendor_and_ranges(void **ctx)
     assert_memory_equal(&r.edx, "ineI", 4);
     assert_memory_equal(&r.ecx, "ntel", 4);
     assert_int_equal(leaf(0x80000000, 0).eax, 0x80000008);
-    assert_int_equal(leaf(0x40000000, 0).eax, 0x40000000);
 
     struct x86_cpuid_regs last = leaf(0x16, 0);
-    static const uint32_t beyond[] = {0x17, 0x1f, 0x40000001, 0x7fffffff, 0x80000009, 0xffffffff};
+    static const uint32_t beyond[] = {0x17,       0x1f,       0x3fffffff, 0x40000011,
+                                      0x40000100, 0x7fffffff, 0x80000009, 0xffffffff};
     for (unsigned i = 0; i < ARRAY_SIZE(beyond); i++) {
         r = leaf(beyond[i], 0);
         assert_memory_equal(&r, &last, sizeof(r));
@@ -143,6 +143,29 @@ static void test_frequencies(void **ctx)
     assert_int_equal(leaf(0x15, 0).eax, 0);
 }
 
+/* KVM's signature, its clock and no more; the rates as in leaf 0x15. */
+static void test_hypervisor(void **ctx)
+{
+    init(1, 0);
+    struct x86_cpuid_regs r = leaf(0x40000000, 0);
+    assert_true(leaf(1, 0).ecx & 1u << 31);
+    assert_int_equal(r.eax, 0x40000010);
+    assert_memory_equal(&r.ebx, "KVMK", 4);
+    assert_memory_equal(&r.ecx, "VMKV", 4);
+    assert_memory_equal(&r.edx, "M\0\0\0", 4);
+    r = leaf(0x40000001, 0);
+    assert_int_equal(r.eax, 1u << 0 | 1u << 3 | 1u << 24);
+    assert_int_equal(r.ebx | r.ecx | r.edx, 0);
+    for (uint32_t n = 0x40000002; n < 0x40000010; n++) {
+        r = leaf(n, 0);
+        assert_int_equal(r.eax | r.ebx | r.ecx | r.edx, 0);
+    }
+    r = leaf(0x40000010, 0);
+    assert_int_equal(r.eax, 1000000);
+    assert_int_equal(r.ebx, 25000);
+    assert_int_equal(r.ecx | r.edx, 0);
+}
+
 /* What runs on the host's unit must be there. */
 static void test_within_host(void **ctx)
 {
@@ -197,6 +220,7 @@ int main(void)
         cmocka_unit_test(test_caches),
         cmocka_unit_test(test_xsave),
         cmocka_unit_test(test_frequencies),
+        cmocka_unit_test(test_hypervisor),
         cmocka_unit_test(test_within_host),
         cmocka_unit_test(test_v3),
         cmocka_unit_test(test_absent),

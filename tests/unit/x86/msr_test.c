@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "core/pvclock.h"
 #include "unit.h"
 
 struct world {
@@ -135,6 +136,51 @@ static void tsc_and_adjust_move_together(void **state)
     assert_int_equal(rd(&w, 0x10), 400);
 }
 
+static void kvm_clock(void **state)
+{
+    struct world w;
+    struct ram ram;
+    struct pvclock pv;
+    struct pvclock_vcpu vcpu;
+    struct err err;
+
+    open_world(&w);
+    takes(&w, MSR_KVM_SYSTEM_TIME_NEW, 0x1001); /* a vCPU that has no clock keeps what is written */
+    assert_int_equal(ram_open(&ram, 64 * KIB, 2 * GIB, &err), 0);
+    pvclock_init(&pv, &ram, &w.clock);
+    pvclock_join(&pv, &vcpu, &w.port);
+
+    takes(&w, MSR_KVM_SYSTEM_TIME_NEW, 0x1000); /* not enabled */
+    assert_int_equal(load_le32(ram.base + 0x1000), 0);
+    takes(&w, MSR_KVM_SYSTEM_TIME_NEW, 0x1001);
+    assert_int_equal(rd(&w, 0x12), 0x1001);
+    assert_int_equal(load_le32(ram.base + 0x1000), 2);
+    takes(&w, 0x3b, 5555);
+    assert_int_equal(load_le64(ram.base + 0x1008), 5555);
+    takes(&w, 0x12, 0);
+    takes(&w, 0x3b, 6666);
+    assert_int_equal(load_le64(ram.base + 0x1008), 5555);
+
+    /* As from a saved state, and from one without. */
+    w.st.kvm_system_time = 0x2001;
+    msr_state_set(&w.st, &w.port);
+    assert_int_equal(load_le64(ram.base + 0x2008), 6666);
+    w.st.kvm_system_time = 0;
+    msr_state_set(&w.st, &w.port);
+    takes(&w, 0x10, 7777);
+    assert_int_equal(load_le64(ram.base + 0x2008), 6666);
+
+    takes(&w, MSR_KVM_WALL_CLOCK_NEW, 0x3000);
+    assert_int_equal(rd(&w, 0x11), 0x3000);
+    assert_int_equal(load_le32(ram.base + 0x3000), 2);
+    takes(&w, 0x11, 0); /* no address */
+    assert_int_equal(load_le32(ram.base), 0);
+    takes(&w, MSR_KVM_SYSTEM_TIME_NEW, UINT64_MAX); /* no error, as on KVM */
+    pvclock_leave(&vcpu);
+    pvclock_fini(&pv);
+    ram_close(&ram);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -145,6 +191,7 @@ int main(void)
         cmocka_unit_test(misc_enable),
         cmocka_unit_test(memory_types),
         cmocka_unit_test(tsc_and_adjust_move_together),
+        cmocka_unit_test(kvm_clock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

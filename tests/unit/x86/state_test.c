@@ -32,6 +32,7 @@ static void test_init_keeps(void **state)
     st.ymm[3][31] = 7;
     st.mtrr_def_type = 6;
     st.lstar = 0x1234;
+    st.kvm_system_time = 0x5001;
     x86_state_init(&st, false);
     assert_int_equal(st.cr0, X86_CR0_NW | X86_CR0_ET);
     assert_int_equal(st.efer, 0);
@@ -39,6 +40,7 @@ static void test_init_keeps(void **state)
     assert_int_equal(st.ymm[3][31], 7);
     assert_int_equal(st.mtrr_def_type, 6);
     assert_int_equal(st.lstar, 0x1234);
+    assert_int_equal(st.kvm_system_time, 0);
     x86_state_sipi(&st, 0x9a);
     assert_int_equal(st.seg[X86_CS].sel, 0x9a00);
     assert_int_equal(st.seg[X86_CS].base + st.rip, 0x9a000);
@@ -58,6 +60,8 @@ static void test_stream(void **state)
     st.dr7 = 0x455;
     st.pdpte[3] = 0x7001;
     st.pending_debug = 8;
+    st.kvm_system_time = 0x5001;
+    st.kvm_wall_clock = 0x6000;
     st.nmi_blocked = true;
     stream_init_save(&out);
     x86_state_stream(&st, &out);
