@@ -1,6 +1,7 @@
-"""What the workloads run on. A new engine of vireo is one line in ENGINES."""
+"""What the workloads run on. A new engine of vireo is one line in VIREO."""
 
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,10 @@ class Engine:
 
 
 NATIVE = Engine("native", "native", scale=1, boot=0, slowdown=1.3, timeout=120)
-QEMU = Engine("qemu", "QEMU TCG", scale=4, boot=5, slowdown=8, timeout=300)
+QEMU = Engine("qemu", "QEMU TCG", scale=4, boot=3, slowdown=8, timeout=300)
 VIREO = [
-    Engine("interp", "vireo interp", scale=8, boot=10, slowdown=40, timeout=600),
+    Engine("bt", "vireo bt", scale=QEMU.scale, boot=2, slowdown=4, timeout=300),  # the peer's iterations: times compare directly
+    Engine("interp", "vireo interp", scale=8, boot=6, slowdown=20, timeout=600),
 ]
 ENGINES = [NATIVE, *VIREO, QEMU]
 
@@ -44,12 +46,27 @@ def missing(engine, vireo):
     return None
 
 
-def command(engine, guest, append, vireo, stats):
+def unknown(engine, vireo):
+    """What this vireo says to an engine that it was built without; None where it has the engine."""
+    if engine not in VIREO:
+        return None
+    # No guest starts: options are judged before files are opened, and this one cannot be.
+    command_line = [str(vireo), "run", "--engine", engine.name, "--kernel", "/dev/null/none"]
+    try:
+        result = subprocess.run(command_line, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    except subprocess.TimeoutExpired:
+        return f"{vireo} does not answer"
+    line = result.stderr.partition("\n")[0]
+    return line if "--engine" in line else None
+
+
+def command(engine, guest, append, vireo, stats, cpus=1):
     """The command that starts a guest on the engine; stats: where vireo leaves its counters."""
     if engine is QEMU:
-        return ["qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-m", f"{MEMORY_MIB}M", "-smp", "1",
+        return ["qemu-system-x86_64", "-accel", "tcg,thread=multi" if cpus > 1 else "tcg", "-M", "q35", "-cpu", "max",
+                "-m", f"{MEMORY_MIB}M", "-smp", str(cpus),
                 "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
                 "-kernel", str(guest.kernel), "-initrd", str(guest.initrd), "-append", append]
     return [str(vireo), "run", "--engine", engine.name, "--kernel", str(guest.kernel), "--initrd", str(guest.initrd),
-            "--append", append, "--memory", f"{MEMORY_MIB}M", "--cpus", "1", "--console", "stdio", "--no-reboot",
+            "--append", append, "--memory", f"{MEMORY_MIB}M", "--cpus", str(cpus), "--console", "stdio", "--no-reboot",
             "--stats", str(stats)]

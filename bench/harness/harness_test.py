@@ -1,18 +1,24 @@
 """Tests of the benchmark's own parts; python3 -m unittest discover -s bench -p '*_test.py' -t bench"""
 
+import argparse
+import importlib.machinery
+import importlib.util
 import json
 import tempfile
 import unittest
 import xml.etree.ElementTree
 from pathlib import Path
 
-from . import chart, engines, guest, measure, report
+from . import chart, engines, guest, measure, report, targets
+
+CATALOGUE = [guest.Workload("integer", "sort", "int"), guest.Workload("integer", "hash", "key"),
+             guest.Workload(targets.PARALLEL, targets.PARALLEL, "piece")]
 
 
-def run_of(checksum, ns, error=None):
-    """A Run of one workload, `sort`."""
+def run_of(checksum, ns, error=None, name="sort"):
+    """A Run of one workload."""
     run = measure.Run(32, error=error)
-    run.results["sort"] = measure.Result(100, ns, ns, checksum)
+    run.results[name] = measure.Result(100, ns, ns, checksum)
     return run
 
 
@@ -70,6 +76,91 @@ class MeasureTest(unittest.TestCase):
         self.assertIsNone(run.error)
         self.assertEqual(run.instructions_per_s, 2e9)
 
+    SMAPS = """\
+55d0c0000000-55d0c0010000 r-xp 00002000 08:01 77    /usr/bin/vireo
+Size:                 64 kB
+Rss:                  40 kB
+Pss:                  20 kB
+Pss_Dirty:            16 kB
+7f0000000000-7f0020000000 rw-s 00000000 00:01 5     {}
+Size:             524288 kB
+Pss:                8192 kB
+7f0030000000-7f0030001000 rw-s 00000000 00:01 5     {}
+Size:                  4 kB
+Pss:                   4 kB
+7f0040000000-7f0040010000 r-xs 00000000 00:01 6     /memfd:code-cache (deleted)
+Size:                 64 kB
+Pss:                  30 kB
+7f0050000000-7f0050010000 rw-s 00000000 00:01 6     /memfd:code-cache (deleted)
+Size:                 64 kB
+Pss:                  30 kB
+"""
+
+    def test_memory(self):
+        """Guest RAM by name wherever it is mapped, else by size; all else is the VMM's own, proportional shares throughout."""
+        def of(*names):
+            return measure.memory_of(self.SMAPS.format(*names).splitlines(), 512 << 20)
+        self.assertEqual(of("/memfd:guest-ram (deleted)", "/memfd:guest-ram (deleted)"), (8196 << 10, 80 << 10))
+        self.assertEqual(of("", ""), (8192 << 10, 84 << 10))
+
+    def test_memory_is_noted(self):
+        """When the last result came, of a process that does have memory."""
+        run = self.guest(f"echo bench: init; echo bench: begin sort; {self.RESULT}; sleep 0.2; echo bench: done")
+        self.assertEqual(run.guest_bytes, 0)
+        self.assertGreater(run.own_bytes, 4096)
+
+
+class EnginesTest(unittest.TestCase):
+    """Which engines there are."""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.vireo = Path(directory.name) / "vireo"
+
+    def answer(self, line):
+        """Makes a vireo that says this to everything."""
+        self.vireo.write_text(f"#!/bin/sh\necho \"{line}\" >&2\nexit 2\n")
+        self.vireo.chmod(0o755)
+
+    def bench(self, names, any_engine):
+        """bench/run's own choice."""
+        loader = importlib.machinery.SourceFileLoader("bench_run", str(guest.ROOT / "bench/run"))
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench_run", loader))
+        loader.exec_module(module)
+        args = argparse.Namespace(quick=True, engines=names, any_engine=any_engine, vireo=self.vireo, out=Path("."))
+        return module.Bench(args, ["sort"], None, None)
+
+    def test_unknown(self):
+        """An engine this vireo was built without, and one that it has."""
+        engine = engines.VIREO[0]
+        self.answer(f"vireo: --engine '{engine.name}': accepted is x|y")
+        self.assertIn("accepted is x|y", engines.unknown(engine, self.vireo))
+        self.answer("vireo: kernel /dev/null/none: Not a directory")
+        self.assertIsNone(engines.unknown(engine, self.vireo))
+        self.assertIsNone(engines.unknown(engines.QEMU, self.vireo))
+
+    def test_skipped_unless_asked_for(self):
+        """By default a line; by name a failure."""
+        engine = engines.VIREO[0]
+        self.answer(f"vireo: --engine '{engine.name}': accepted is x|y")
+        bench = self.bench([engine.name], True)
+        self.assertEqual((bench.wanted, len(bench.notes)), ([], 1))
+        self.assertIn("accepted is x|y", bench.notes[0])
+        bench = self.bench([engine.name], False)
+        self.assertEqual((bench.guests, bench.notes), ([], []))
+        self.assertTrue(all(summary.failed for summary in bench.guest_summaries()))
+        self.vireo.unlink()
+        self.assertEqual(len(self.bench([engine.name], True).wanted), 1)  # not built is no choice
+
+    def test_commands(self):
+        """Both kinds of engine are told of the second CPU."""
+        system = engines.Guest(Path("k"), Path("i"))
+        for engine, option in ((engines.QEMU, "-smp"), (engines.VIREO[0], "--cpus")):
+            for cpus in (1, 2):
+                line = engines.command(engine, system, "a", self.vireo, Path("s"), cpus)
+                self.assertEqual(line[line.index(option) + 1], str(cpus))
+
 
 class GuestTest(unittest.TestCase):
     """What goes into the guest."""
@@ -85,13 +176,25 @@ class GuestTest(unittest.TestCase):
         self.assertEqual(entry[116:121], b"12345")
         self.assertEqual(len(entry) % 4, 0)
 
+    def test_archive(self):
+        """A file comes after each directory on its way."""
+        archive = guest._archive({Path("/lib/a/b.so"): (0o755, b"x"), Path("/c"): (0o644, b"y")})
+        order = [archive.index(name + b"\0") for name in (b"lib", b"lib/a", b"lib/a/b.so", b"c", b"TRAILER!!!")]
+        self.assertEqual(order, sorted(order))
+
     def test_workloads(self):
-        """All compile, run, and compute the same twice; another number of iterations gives another checksum."""
+        """All compile, run, and compute the same twice, on two CPUs too; another number of iterations gives another checksum."""
         with tempfile.TemporaryDirectory() as out:
-            program = guest.build_workloads(Path(out))
-            names = list(guest.workload_units(program))
-            first, second, other = (measure.native(program, names, scale, quiet) for scale in (500, 500, 100))
-        self.assertIn("pipe", names)
+            programs = guest.build_programs(Path(out))
+            names = [workload.name for workload in guest.workloads(programs)]
+            groups = {workload.group for workload in guest.workloads(programs)}
+            libraries = [path.name for path in guest.libraries(programs.dynamic)]
+            first, second, other = (measure.native(programs.workloads, names, scale, quiet, cpus)
+                                    for scale, cpus in ((500, 1), (500, 2), (100, 1)))
+        self.assertEqual(groups, set(targets.GROUPS))
+        self.assertIn(targets.PARALLEL, names)
+        self.assertIn("libc.so.6", libraries)
+        self.assertIn("ld-linux-x86-64.so.2", libraries)
         for name in names:
             self.assertEqual(first.results[name].checksum, second.results[name].checksum, name)
             self.assertNotEqual(first.results[name].checksum, other.results[name].checksum, name)
@@ -103,14 +206,14 @@ class ReportTest(unittest.TestCase):
     def setUp(self):
         self.native = [run_of("a", 2.0), run_of("a", 4.0), run_of("a", 3.0)]
 
-    def summary(self, *runs):
-        """Of the runs, on QEMU."""
-        return report.summarize(engines.QEMU, 32, list(runs), self.native, ["sort"])
+    def summary(self, *runs, engine=engines.QEMU):
+        """Of the runs."""
+        return report.summarize(engine, 32, list(runs), self.native, ["sort"])
 
-    def text(self, summary):
-        """The table of one engine."""
+    def text(self, *summaries, notes=()):
+        """The table of some engines."""
         native = report.summarize(engines.NATIVE, 32, self.native, self.native, ["sort"])
-        return report.text([native], [summary], ["sort"], 3)
+        return report.text([native], list(summaries), ["sort"], CATALOGUE, 3, notes)
 
     def test_median_ratio(self):
         """Median over median."""
@@ -139,13 +242,73 @@ class ReportTest(unittest.TestCase):
         missing = report.Summary(engines.QEMU, 32, missing="not here")
         self.assertTrue(missing.failed)
         self.assertIn("MISSING  QEMU TCG: not here", self.text(missing))
-        data = json.loads(report.as_json([], [failed, missing], {"sort": "int"}, {}, {}))
+        data = json.loads(report.as_json([], [failed, missing], CATALOGUE, {}, {}))
         self.assertEqual([entry["errors"] for entry in data["measured"]], [["went away"], []])
+
+    def test_against_the_peer(self):
+        """Times as fast as TCG, a slower row marked, what was left out said."""
+        slow = self.summary(run_of("a", 12.0), engine=engines.VIREO[0])
+        fast = self.summary(run_of("a", 2.0), engine=engines.VIREO[0])
+        peer = self.summary(run_of("a", 6.0))
+        self.assertEqual((slow.faster(peer), fast.faster(peer)), ({"sort": 0.5}, {"sort": 3.0}))
+        self.assertIn("0.50!", self.text(slow, peer))
+        self.assertNotIn("3.00!", self.text(fast, peer))
+        self.assertIn("3.00", self.text(fast, peer))
+        self.assertNotIn("vs TCG", self.text(fast))
+        self.assertIn("SKIPPED  vireo x: no such", self.text(peer, notes=["vireo x: no such"]))
+
+    def test_two_cpus(self):
+        """The speed-up is of medians; a wrong result on two CPUs is wrong. The row counts in no mean."""
+        name = targets.PARALLEL
+        one, two = [run_of("a", 8.0, name=name)], [run_of("a", 4.0, name=name), run_of("a", 5.0, name=name)]
+        summary = report.summarize(engines.QEMU, 32, one, one, [name], two)
+        self.assertAlmostEqual(summary.speedup, 8 / 4.5)
+        self.assertIsNone(summary.gmean)
+        self.assertFalse(summary.failed)
+        summary = report.summarize(engines.QEMU, 32, one, one, [name], [run_of("b", 4.0, name=name)])
+        self.assertEqual((summary.speedup, summary.wrong), (None, {name}))
+        summary = report.summarize(engines.QEMU, 32, one, one, [name], [measure.Run(32, error="went away")])
+        self.assertEqual(summary.errors, ["with two CPUs: went away"])
 
     def test_durations(self):
         """Three digits."""
         for ns, shown in ((0.5, "0.5 ns"), (12.345, "12.3 ns"), (1234, "1.23 us"), (56_789_000, "56.8 ms"), (2e9, "2 s")):
             self.assertEqual(report.duration(ns), shown)
+
+
+class TargetsTest(unittest.TestCase):
+    """What was asked for, and whether it came."""
+
+    def readings(self, ratios, boot_s=1.0, own=1 << 20, two_cpus_ns=None):
+        """{figure's first word: Reading} of an engine; the peer takes 4 times the native time of all, and 3 s to boot."""
+        peer = report.Summary(engines.QEMU, 4, ratio={"sort": 4.0, "hash": 4.0}, system={"boot_s": 3.0})
+        mine = report.Summary(engines.VIREO[0], 4, ratio=ratios, system={"boot_s": boot_s, "own_bytes": own},
+                              ns_per_op={targets.PARALLEL: 10.0}, two_cpus_ns=two_cpus_ns)
+        return {target.figure.split()[0]: target.read(mine, peer, CATALOGUE) for target in targets.TARGETS}
+
+    def test_met(self):
+        """All that there is to see."""
+        readings = self.readings({"sort": 1.0, "hash": 2.0}, boot_s=1.5, two_cpus_ns=5.0)
+        self.assertEqual((readings["boot"].text, readings["boot"].met), ("2.00x", True))
+        self.assertAlmostEqual(readings["integer"].value, 8**0.5)
+        self.assertEqual((readings["integer"].met, readings["slowest"].met, readings["slowest"].text), (True, True, "2.00x (hash)"))
+        self.assertEqual((readings["two"].text, readings["two"].met), ("2.00x", True))
+        self.assertEqual((readings["memory"].text, readings["memory"].met), ("1.0 MiB", True))
+
+    def test_not_met(self):
+        """Each in its turn."""
+        readings = self.readings({"sort": 5.0, "hash": 4.0}, boot_s=1.6, own=65 << 20, two_cpus_ns=6.0)
+        self.assertEqual([readings[name].met for name in ("boot", "integer", "slowest", "two", "memory")], [False] * 5)
+        self.assertEqual(readings["slowest"].text, "0.80x (sort)")
+
+    def test_not_known(self):
+        """Rows that were not run are neither met nor missed, unless one that was run is already too slow."""
+        readings = self.readings({"sort": 1.0})
+        self.assertEqual((readings["integer"].met, readings["integer"].text), (None, "4.00x (1 of its rows)"))
+        self.assertEqual((readings["slowest"].met, readings["floating-point"].text, readings["two"].met), (None, "-", None))
+        self.assertIs(self.readings({"sort": 5.0})["slowest"].met, False)
+        alone = report.Summary(engines.VIREO[0], 4, ratio={"sort": 1.0})
+        self.assertEqual({target.read(alone, None, CATALOGUE).met for target in targets.TARGETS}, {None})
 
 
 class ChartTest(unittest.TestCase):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from . import engines
 
 LINE = re.compile(rb"bench: (init|begin \w+|result \w+ iterations \d+ ns_per_op [\d.]+ checksum [0-9a-f]{16}|failed .*|done)")
+MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")  # how a mapping begins in smaps
 MIB = 1 << 20
 
 
@@ -40,7 +41,8 @@ class Run:
     workloads_s: float = None  # from there to the last workload's end
     total_s: float = None  # process start to its end
     peak_bytes: int = None  # most resident memory the process had
-    guest_bytes: int = None  # guest memory resident when the workloads were done
+    guest_bytes: int = None  # guest memory backed when the workloads were done
+    own_bytes: int = None  # all other memory of the process at that time
     instructions_per_s: float = None  # over the time the guest ran: not halted, not in a device
     stats: dict = None  # vireo's --stats as it is
     error: str = None
@@ -113,20 +115,38 @@ class Console:
         return ""
 
 
-def mapped_guest_bytes(pid, size):
-    """Resident bytes of the process's mapping that is as large as the guest's RAM; None when it cannot be told."""
+def memory_of(smaps, ram):
+    """
+    (the guest's pages, all else) in bytes, of the lines of a process's smaps; ram: bytes the guest has.
+
+    Proportional sizes: a page counts once, however often the process maps it, and what n processes map as an n-th in each.
+    vireo's guest RAM is known by its name; a VMM's that gives none, as the mapping of just that size.
+    """
+    named, sized, total = 0, 0, 0
+    is_named = is_sized = False
+    for line in smaps:
+        words = line.split()
+        if MAPPING.match(line):
+            is_named, is_sized = "/memfd:guest-ram" in line, False
+        elif words[0] == "Size:":
+            is_sized = int(words[1]) * 1024 == ram
+        elif words[0] == "Pss:":
+            size = int(words[1]) * 1024
+            total += size
+            named += size * is_named
+            sized += size * is_sized
+    return named or sized, total - (named or sized)
+
+
+def note_memory(run, pid):
+    """What the process has now. One that has just ended has nothing, or only an empty file; then what it had before stays."""
     try:
         with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as smaps:
-            found, resident = False, None
-            for line in smaps:
-                key, _, value = line.partition(":")
-                if key == "Size":
-                    found = int(value.split()[0]) * 1024 == size
-                elif key == "Rss" and found:
-                    resident = (resident or 0) + int(value.split()[0]) * 1024
-            return resident
+            guest_bytes, own_bytes = memory_of(smaps, engines.MEMORY_MIB * MIB)
     except OSError:
-        return None
+        return
+    if own_bytes:
+        run.guest_bytes, run.own_bytes = guest_bytes, own_bytes
 
 
 class Reader:
@@ -159,13 +179,13 @@ class Reader:
         return words[0]
 
 
-def native(program, names, scale, progress):
+def native(program, names, scale, progress, cpus=1):
     """The workloads on this host, one process after the other."""
     run = Run(scale)
     reader = Reader(run, progress)
     for name in names:
         try:
-            with Console([str(program), name, str(scale)], engines.NATIVE.timeout) as console:
+            with Console([str(program), name, str(scale), str(cpus)], engines.NATIVE.timeout) as console:
                 for now, line in console.lines():
                     reader.take(now, line)
                 console.wait()
@@ -188,9 +208,8 @@ def guest(command, timeout, scale, names, stats, progress):
         try:
             for now, line in console.lines():
                 word = reader.take(now, line)
-                if word in ("result", "done"):
-                    mapped = mapped_guest_bytes(console.process.pid, engines.MEMORY_MIB * MIB)
-                    run.guest_bytes = mapped or run.guest_bytes
+                if word == "done" or word == "result" and names[-1] in run.results:  # nothing is timed any more
+                    note_memory(run, console.process.pid)
                 done = done or word == "done"
             run.total_s = console.wait()
             run.peak_bytes = console.usage.ru_maxrss * 1024

@@ -1,7 +1,6 @@
 """From runs to medians, and those to text and JSON."""
 
 import json
-import math
 import os
 import platform
 import statistics
@@ -9,7 +8,7 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 
-from . import engines
+from . import engines, targets
 from .guest import ROOT
 
 MIB = 1 << 20
@@ -23,6 +22,7 @@ class Summary:
     engine: engines.Engine
     scale: int
     runs: list = field(default_factory=list)
+    two_cpus: list = field(default_factory=list)  # runs of `parallel` alone, on two CPUs
     missing: str = None  # why the engine could not be run at all
     errors: list = field(default_factory=list)  # one for each failed run
     wrong: set = field(default_factory=set)  # workloads that ever computed something else than natively
@@ -30,11 +30,22 @@ class Summary:
     ratio: dict = field(default_factory=dict)  # to the native time at the same scale
     clock: float = None  # time of all workloads by the guest's clock / by the host's - 1
     system: dict = field(default_factory=dict)  # key of SYSTEM_ROWS: median
+    two_cpus_ns: float = None  # for an operation of `parallel` on two CPUs
 
     @property
     def gmean(self):
-        """Geometric mean of the ratios."""
-        return math.exp(statistics.fmean(map(math.log, self.ratio.values()))) if self.ratio else None
+        """Geometric mean of the ratios of all groups but the parallel one."""
+        return targets.gmean(ratio for name, ratio in self.ratio.items() if name != targets.PARALLEL)
+
+    @property
+    def speedup(self):
+        """How many times as fast two CPUs do the parallel work as one."""
+        one = self.ns_per_op.get(targets.PARALLEL)
+        return one / self.two_cpus_ns if one and self.two_cpus_ns else None
+
+    def faster(self, peer):
+        """{workload: how many times as fast as the peer}. Through the native times: each engine's at its own iterations."""
+        return {name: peer.ratio[name] / ratio for name, ratio in self.ratio.items() if name in peer.ratio}
 
     @property
     def failed(self):
@@ -58,9 +69,8 @@ SYSTEM_ROWS = [  # (key, label, how a run has it, how it is shown)
     ("around_s", "boot and power-off, s", lambda run: _difference(run, "total_s", "workloads_s"), "{:.2f}".format),
     ("total_s", "  with workloads, s", lambda run: run.total_s, "{:.2f}".format),
     ("peak_bytes", "peak memory, MiB", lambda run: run.peak_bytes, lambda value: f"{value / MIB:.0f}"),
-    ("guest_bytes", "  guest's pages", lambda run: run.guest_bytes, lambda value: f"{value / MIB:.0f}"),
-    ("own_bytes", "  the VMM's own", lambda run: _difference(run, "peak_bytes", "guest_bytes"),
-     lambda value: f"{value / MIB:.1f}"),
+    ("guest_bytes", "guest's pages, MiB", lambda run: run.guest_bytes, lambda value: f"{value / MIB:.0f}"),
+    ("own_bytes", "the VMM's own, MiB", lambda run: run.own_bytes, lambda value: f"{value / MIB:.1f}"),
     ("instructions_per_s", "M guest instructions/s", lambda run: run.instructions_per_s,
      lambda value: f"{value / 1e6:.0f}"),
 ]
@@ -75,21 +85,23 @@ def _medians(runs, name, key):
     return _median(getattr(run.results[name], key) for run in runs if name in run.results)
 
 
-def _check(summary, reference):
+def _check(summary, runs, reference, where=""):
     """Collects the errors, and takes results away that differ from the reference, {name: checksum} at this scale."""
-    for run in summary.runs:
+    for run in runs:
         if run.error:
-            summary.errors.append(run.error)
+            summary.errors.append(where + run.error)
         for name, result in list(run.results.items()):
             if name in reference and result.checksum != reference[name]:
                 summary.wrong.add(name)
                 run.wrong[name] = run.results.pop(name)
 
 
-def summarize(engine, scale, runs, native_runs, names):
-    """native_runs: those at the same scale; the first of them says what is right."""
-    summary = Summary(engine, scale, runs)
-    _check(summary, {name: result.checksum for run in native_runs[:1] for name, result in run.results.items()})
+def summarize(engine, scale, runs, native_runs, names, two_cpus=()):
+    """native_runs: those at the same scale, the first of which says what is right; two_cpus: runs of `parallel` on two."""
+    summary = Summary(engine, scale, runs, list(two_cpus))
+    reference = {name: result.checksum for run in native_runs[:1] for name, result in run.results.items()}
+    _check(summary, runs, reference)
+    _check(summary, two_cpus, reference, "with two CPUs: ")
     own_ns, host_ns = 0, 0
     for name in names:
         ns = _medians(runs, name, "ns_per_op")
@@ -103,6 +115,7 @@ def summarize(engine, scale, runs, native_runs, names):
         if base:
             summary.ratio[name] = ns / base
     summary.clock = own_ns / host_ns - 1 if host_ns >= CLOCK_SECONDS * 1e9 else None
+    summary.two_cpus_ns = _medians(two_cpus, targets.PARALLEL, "ns_per_op")
     whole = [run for run in runs if not run.error]
     summary.system = {key: _median(map(value, runs if key == "boot_s" else whole)) for key, _, value, _ in SYSTEM_ROWS}
     return summary
@@ -116,11 +129,11 @@ def duration(ns):
     return f"{ns:.3g} ns"
 
 
-def _grid(rows):
-    """Lines of a table: the first column to the left, the others to the right."""
+def _grid(rows, left=1):
+    """Lines of a table: the first columns to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
-             for row in rows]
+    lines = ["  ".join(cell.ljust(width) if i < left else cell.rjust(width)
+                       for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
@@ -128,22 +141,86 @@ def _cell(value, text):
     return "-" if value is None else text(value)
 
 
-def _workload_table(native, guests, names):
-    rows = [["workload", "native"]]
-    for guest in guests:
-        rows[0] += [guest.engine.title, "x native"]
-    for name in names:
-        row = [name]
-        for summary in (native, *guests):
+def _times(word):
+    """How a ratio is shown."""
+    return lambda value: f"{value:.2f}{word(value)}"
+
+
+def _plain(_):
+    return ""
+
+
+def _slower(value):
+    return "!" if value < 1 else " "
+
+
+class _WorkloadTable:
+    """The rows: workloads by group with a mean after each; the columns: for each guest its time and what it is to others'."""
+
+    def __init__(self, native, guests):
+        self.native = native
+        self.guests = guests
+        self.peer = targets.peer_of(guests)
+        self.rows = [["workload", "native"]]
+        for guest in guests:
+            self.rows[0] += [guest.engine.title, "x native", *([] if not self.compared(guest) else ["vs TCG "])]
+
+    def compared(self, guest):
+        """Whether the guest is held against the peer."""
+        return self.peer is not None and guest is not self.peer
+
+    def row(self, label, native, cells):
+        """cells(guest) gives (time, ratio to native, times as fast as the peer), the first as text."""
+        row = [label, native]
+        for guest in self.guests:
+            time_text, ratio, faster = cells(guest)
+            row += [time_text, _cell(ratio, _times(_plain))]
+            if self.compared(guest):
+                row.append(_cell(faster, _times(_slower)))
+        self.rows.append(row)
+
+    def workload(self, name):
+        """A workload's row."""
+        def time_of(summary):
             ns = summary.ns_per_op.get(name)
-            row.append(summary.absent(name) if ns is None else duration(ns))
-            if summary is not native:
-                row.append(_cell(summary.ratio.get(name), "{:.2f}".format))
-        rows.append(row)
-    rows.append(["geometric mean", ""])
-    for guest in guests:
-        rows[-1] += ["", _cell(guest.gmean, "{:.2f}".format)]
-    return _grid(rows)
+            return summary.absent(name) if ns is None else duration(ns)
+
+        def cells(guest):
+            return time_of(guest), guest.ratio.get(name), guest.faster(self.peer).get(name) if self.compared(guest) else None
+        self.row(f"  {name}", time_of(self.native), cells)
+
+    def mean(self, label, names):
+        """The geometric mean of some rows."""
+        def cells(guest):
+            faster = guest.faster(self.peer) if self.compared(guest) else {}
+            return "", targets.gmean_of(guest.ratio, names), targets.gmean_of(faster, names)
+        self.row(label, "", cells)
+
+    def two_cpus(self):
+        """What comes of a second CPU."""
+        self.row("  on two CPUs", _cell(self.native.two_cpus_ns, duration),
+                 lambda guest: (_cell(guest.two_cpus_ns, duration), None, None))
+        self.row("  times as fast", _cell(self.native.speedup, _times(_plain)),
+                 lambda guest: (_cell(guest.speedup, _times(_plain)), None, None))
+
+
+def _workload_table(native, guests, names, catalogue):
+    table = _WorkloadTable(native, guests)
+    counted = []
+    for group, title in targets.GROUPS.items():
+        members = [workload.name for workload in catalogue if workload.group == group and workload.name in names]
+        if not members:
+            continue
+        table.rows.append([title, *[""] * (len(table.rows[0]) - 1)])
+        for name in members:
+            table.workload(name)
+        if group == targets.PARALLEL:
+            table.two_cpus()
+        else:
+            table.mean("  geometric mean", members)
+            counted += members
+    table.mean("all but parallel", counted)
+    return _grid(table.rows)
 
 
 def _system_table(guests):
@@ -161,7 +238,7 @@ def _remarks(summaries):
         if summary.missing:
             yield f"MISSING  {title}: {summary.missing}"
         for error in dict.fromkeys(summary.errors):
-            yield f"FAILED   {title}, {summary.errors.count(error)} of {len(summary.runs)} runs: {error}"
+            yield f"FAILED   {title}, {summary.errors.count(error)} of {len(summary.runs) + len(summary.two_cpus)} runs: {error}"
         if summary.wrong:
             yield f"WRONG    {title}: checksums differ from the host's in {', '.join(sorted(summary.wrong))}"
         if summary.clock is not None and abs(summary.clock) > CLOCK_TOLERANCE:
@@ -173,16 +250,38 @@ def count(number, noun):
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def text(native, guests, names, rounds):
-    """The table for people; native: a Summary for each scale."""
+def _target_table(guests, catalogue):
+    """What was asked of the translator, and what each of vireo's engines reached."""
+    peer = targets.peer_of(guests)
+    ours = [guest for guest in guests if guest.engine in engines.VIREO]
+    rows = [["figure", "to reach"]]
+    for guest in ours:
+        rows[0] += [guest.engine.title, "met"]
+    rows[0] += [peer.engine.title] if peer else []
+    for target in targets.TARGETS:
+        row = [target.figure, target.to_reach]
+        for guest in ours:
+            reading = target.read(guest, peer, catalogue)
+            row += [reading.text, {None: "-", True: "yes", False: "no"}[reading.met]]
+        row += [target.of_peer(peer)] if peer else []
+        rows.append(row)
+    return _grid(rows, left=2)
+
+
+def text(native, guests, names, catalogue, rounds, notes=()):
+    """The table for people, of some workloads of the catalogue; native: a Summary for each scale; notes: what was left out."""
     scales = ", ".join(f"{guest.engine.title} 1/{guest.scale}" for guest in guests)
-    lines = [*_workload_table(native[0], guests, names), "",
+    lines = [*_workload_table(native[0], guests, names, catalogue), "",
              f"Time per operation, median of {count(rounds, 'run')}; native: 1/{native[0].scale} of the iterations. Ratios are to "
-             "native runs of"]
-    lines.append(f"equal iterations: {scales or 'none'}.")
+             "native runs of",
+             f"equal iterations: {scales or 'none'}."]
+    if targets.peer_of(guests):
+        lines.append("vs TCG: how many times as fast as QEMU TCG; ! is slower.")
     if guests:
         lines += ["", *_system_table(guests)]
-    problems = list(_remarks([*native, *guests]))
+    if any(guest.engine in engines.VIREO for guest in guests):
+        lines += ["", *_target_table(guests, catalogue)]
+    problems = [*(f"SKIPPED  {note}" for note in notes), *_remarks([*native, *guests])]
     if problems:
         lines += ["", *problems]
     return "\n".join(lines) + "\n"
@@ -202,16 +301,24 @@ def host():
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit or None}
 
 
-def as_json(native, guests, units, where, commands):
+def as_json(native, guests, catalogue, where, commands, notes=()):
     """Everything that was measured, each run included; native: a Summary for each scale."""
+    peer = targets.peer_of(guests)
     measured = []
     for summary in (*native, *guests):
+        compared = peer is not None and summary.engine in engines.VIREO
         measured.append({
             "engine": summary.engine.name, "title": summary.engine.title, "scale": summary.scale,
             "command": commands.get(summary.engine.name), "missing": summary.missing, "errors": summary.errors,
             "wrong": sorted(summary.wrong),
             "median": {"ns_per_op": summary.ns_per_op, "ratio_to_native": summary.ratio, "gmean": summary.gmean,
-                       "clock_error": summary.clock, **summary.system},
+                       "times_as_fast_as_tcg": summary.faster(peer) if compared else None, "two_cpus_ns": summary.two_cpus_ns,
+                       "two_cpus_speedup": summary.speedup, "clock_error": summary.clock, **summary.system},
+            "targets": [{"figure": target.figure, "to_reach": target.to_reach,
+                         **asdict(target.read(summary, peer, catalogue))} for target in targets.TARGETS]
+            if summary.engine in engines.VIREO else None,
             "runs": [asdict(run) for run in summary.runs],
+            "two_cpus_runs": [asdict(run) for run in summary.two_cpus],
         })
-    return json.dumps({"version": 1, "host": where, "workloads": units, "measured": measured}, indent=1) + "\n"
+    return json.dumps({"version": 2, "host": where, "workloads": [asdict(workload) for workload in catalogue],
+                       "skipped": list(notes), "measured": measured}, indent=1) + "\n"

@@ -16,8 +16,11 @@
 
 #include "workload.h"
 
-static const struct workload *const workloads[] = {
-#define WORKLOAD(name) &name##_workload,
+static const struct {
+    const char *group;
+    const struct workload *workload;
+} workloads[] = {
+#define WORKLOAD(group, name) {#group, &name##_workload},
 #include "workloads.def"
 #undef WORKLOAD
 };
@@ -26,24 +29,27 @@ static const struct workload *const workloads[] = {
 
 static int usage(void)
 {
-    fputs("usage: bench-workloads NAME [SCALE]   run a workload, its iterations divided by SCALE (1 to 1000000)\n"
-          "       bench-workloads --list         print the names and what one operation is\n",
-          stderr);
+    fputs(
+        "usage: bench-workloads NAME [SCALE [CPUS]]   run a workload, its iterations divided by SCALE (1 to 1000000);\n"
+        "                                             CPUS: 1 (default), or 2: also threads that stay on one CPU "
+        "otherwise\n"
+        "       bench-workloads --list                print for each its group, its name and what one operation is\n",
+        stderr);
     return 2;
 }
 
 static int list(void)
 {
     for (size_t i = 0; i < WORKLOAD_COUNT; i++)
-        printf("%s %s\n", workloads[i]->name, workloads[i]->unit);
+        printf("%s %s %s\n", workloads[i].group, workloads[i].workload->name, workloads[i].workload->unit);
     return 0;
 }
 
 static const struct workload *find(const char *name)
 {
     for (size_t i = 0; i < WORKLOAD_COUNT; i++)
-        if (!strcmp(workloads[i]->name, name))
-            return workloads[i];
+        if (!strcmp(workloads[i].workload->name, name))
+            return workloads[i].workload;
     return NULL;
 }
 
@@ -67,13 +73,13 @@ static int stay_on_this_cpu(void)
     return sched_setaffinity(0, sizeof(set), &set) ? -errno : 0;
 }
 
-static int measure(const struct workload *w, uint64_t n)
+static int measure(const struct workload *w, uint64_t n, bool stay)
 {
     uint64_t start, ns, checksum = 0;
     void *state = NULL;
     int r;
 
-    if (w->one_cpu) {
+    if (stay) {
         r = stay_on_this_cpu();
         if (r)
             return r;
@@ -94,30 +100,37 @@ static int measure(const struct workload *w, uint64_t n)
     return fflush(stdout) ? -errno : 0;
 }
 
+/* A whole number from 1 to max; 0 when the text is anything else. */
+static unsigned long number(const char *text, unsigned long max)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+
+    return !*end && end != text && value <= max ? value : 0;
+}
+
 int main(int argc, char **argv)
 {
     const struct workload *w;
-    unsigned long scale = 1;
-    char *end;
+    unsigned long scale, cpus;
     int r;
 
     if (argc == 2 && !strcmp(argv[1], "--list"))
         return list();
     if (argc == 3 && !strcmp(argv[1], "--exit")) /* what the fork workload runs */
         return atoi(argv[2]);
-    if (argc < 2 || argc > 3)
+    if (argc < 2 || argc > 4)
         return usage();
     w = find(argv[1]);
     if (!w) {
         fprintf(stderr, "bench-workloads: no workload '%s' (--list prints them)\n", argv[1]);
         return 2;
     }
-    if (argc == 3) {
-        scale = strtoul(argv[2], &end, 10);
-        if (*end || end == argv[2] || scale < 1 || scale > 1000000)
-            return usage();
-    }
-    r = measure(w, w->iterations / scale ? w->iterations / scale : 1);
+    scale = argc > 2 ? number(argv[2], 1000000) : 1;
+    cpus = argc > 3 ? number(argv[3], 2) : 1;
+    if (!scale || !cpus)
+        return usage();
+    r = measure(w, w->iterations / scale ? w->iterations / scale : 1, w->one_cpu && cpus == 1);
     if (r) {
         fprintf(stderr, "bench-workloads: %s: %s\n", w->name, strerror(-r));
         return 1;

@@ -14,7 +14,7 @@ struct workload {
     const char *name;
     const char *unit;    /* what one iteration is */
     uint64_t iterations; /* at scale 1: 0.2 to 0.5 s on a host of 2 to 3 GHz */
-    bool one_cpu; /* two processes or threads hand over to each other: keep them on one CPU, as in a guest with one */
+    bool one_cpu; /* its processes or threads stay on one CPU, as in a guest with one; main.c's CPUS lifts that */
 
     /* Prepares n iterations, not timed. *state is passed on to the other two. 0 or -errno. */
     int (*setup)(uint64_t n, void **state);
@@ -24,7 +24,7 @@ struct workload {
     void (*finish)(void *state);
 };
 
-#define WORKLOAD(name) extern const struct workload name##_workload;
+#define WORKLOAD(group, name) extern const struct workload name##_workload;
 #include "workloads.def"
 #undef WORKLOAD
 

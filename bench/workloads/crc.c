@@ -6,7 +6,7 @@
 
 #define BUFFER_SIZE 4096
 
-static int integer_setup(uint64_t n, void **state)
+static int crc_setup(uint64_t n, void **state)
 {
     uint64_t seed = 1;
     uint8_t *buffer = malloc(BUFFER_SIZE);
@@ -20,7 +20,7 @@ static int integer_setup(uint64_t n, void **state)
     return 0;
 }
 
-static int integer_run(void *state, uint64_t n, uint64_t *checksum)
+static int crc_run(void *state, uint64_t n, uint64_t *checksum)
 {
     const uint8_t *buffer = state;
     uint32_t crc = UINT32_MAX;
@@ -34,11 +34,11 @@ static int integer_run(void *state, uint64_t n, uint64_t *checksum)
     return 0;
 }
 
-const struct workload integer_workload = {
-    .name = "integer",
+const struct workload crc_workload = {
+    .name = "crc",
     .unit = "byte of a bitwise CRC-32",
     .iterations = 32 << 20,
-    .setup = integer_setup,
-    .run = integer_run,
+    .setup = crc_setup,
+    .run = crc_run,
     .finish = free,
 };

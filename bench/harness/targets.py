@@ -1,0 +1,99 @@
+"""What the translator is to reach, next to QEMU's TCG in the same run: figures for the reader, which fail no run."""
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Callable
+
+from . import engines
+
+MIB = 1 << 20
+PARALLEL = "parallel"  # the group, and its workload: for the figure of two CPUs, in no mean
+GROUPS = {"integer": "integer", "float": "floating point, SIMD", "process": "system", PARALLEL: "parallel"}  # in the table's order
+
+
+def gmean(values):
+    """Geometric mean; None of nothing."""
+    values = list(values)
+    return math.exp(statistics.fmean(map(math.log, values))) if values else None
+
+
+def gmean_of(ratios, names):
+    """Of those of the names that have a ratio."""
+    return gmean(ratios[name] for name in names if name in ratios)
+
+
+def peer_of(guests):
+    """The summary of QEMU's TCG, or None where it was not run."""
+    return next((guest for guest in guests if guest.engine is engines.QEMU), None)
+
+
+@dataclass
+class Reading:
+    """A figure as it came out."""
+    value: float = None
+    text: str = "-"
+    met: bool = None  # None where the run cannot tell
+
+
+@dataclass(frozen=True)
+class Target:
+    figure: str
+    to_reach: str
+    read: Callable  # (summary, the peer's or None, the catalogue of workloads) -> Reading
+    of_peer: Callable = lambda _: "-"  # what the peer came to, where that says something, as text
+
+
+def _boot(summary, peer, _):
+    mine, other = summary.system.get("boot_s"), peer.system.get("boot_s") if peer else None
+    if not mine or not other:
+        return Reading()
+    return Reading(other / mine, f"{other / mine:.2f}x", other / mine >= 2)
+
+
+def _rows(summary, peer, catalogue, *groups):
+    """({workload: times as fast as the peer} of some groups, whether that is all of them)."""
+    faster = summary.faster(peer) if peer else {}
+    names = [workload.name for workload in catalogue if workload.group in groups]
+    return {name: faster[name] for name in names if name in faster}, set(names) <= set(faster)
+
+
+def _group(group, least):
+    def read(summary, peer, catalogue):
+        rows, whole = _rows(summary, peer, catalogue, group)
+        if not rows:
+            return Reading()
+        mean = gmean(rows.values())
+        return Reading(mean, f"{mean:.2f}x" + ("" if whole else f" ({len(rows)} of its rows)"), mean >= least if whole else None)
+    return read
+
+
+def _worst(summary, peer, catalogue):
+    rows, whole = _rows(summary, peer, catalogue, *(group for group in GROUPS if group != PARALLEL))
+    if not rows:
+        return Reading()
+    name = min(rows, key=rows.get)
+    slower = sum(value < 1 for value in rows.values())
+    more = f", {slower} slower" if slower > 1 else ""
+    return Reading(rows[name], f"{rows[name]:.2f}x ({name}{more})", False if slower else True if whole else None)
+
+
+def _speedup(summary, *_):
+    value = summary.speedup
+    return Reading(value, f"{value:.2f}x", value >= 1.8) if value else Reading()
+
+
+def _memory(summary, *_):
+    value = summary.system.get("own_bytes")
+    return Reading(value, f"{value / MIB:.1f} MiB", value <= 64 * MIB) if value else Reading()
+
+
+TARGETS = [
+    Target("boot to init, whole process", "2x as fast as TCG", _boot),
+    Target("integer rows, geometric mean", "1.7x as fast as TCG", _group("integer", 1.7)),
+    Target("floating-point and SIMD rows, geometric mean", "6x as fast as TCG", _group("float", 6)),
+    Target("system rows, geometric mean", "3x as fast as TCG", _group("process", 3)),
+    Target("slowest row", "not slower than TCG", _worst),
+    Target("two CPUs, parallel work", "1.8x one CPU", _speedup, lambda peer: _speedup(peer).text),
+    Target("memory beside the guest's pages, one CPU", "64 MiB at most", _memory, lambda peer: _memory(peer).text),
+]
