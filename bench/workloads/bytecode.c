@@ -13,17 +13,17 @@
 #define CALL_DEPTH  32
 
 enum op {
-    OP_TRAP, /* what a gap in the program below would hold */
-    OP_SET,  /* a = imm */
-    OP_ADD,  /* a = b + c */
-    OP_ADDI, /* a = b + imm */
-    OP_MUL,  /* a = b * c */
-    OP_XOR,  /* a = b ^ c */
-    OP_LOAD, /* a = memory[b] */
+    OP_TRAP,  /* what a gap in the program below would hold */
+    OP_SET,   /* a = imm */
+    OP_ADD,   /* a = b + c */
+    OP_ADDI,  /* a = b + imm */
+    OP_MUL,   /* a = b * c */
+    OP_XOR,   /* a = b ^ c */
+    OP_LOAD,  /* a = memory[b] */
     OP_STORE, /* memory[b] = a */
     OP_JZ,    /* to imm when a is 0 */
     OP_JLT,   /* to imm when a < b */
-    OP_CALL, /* to imm; the callee's registers begin at our register a */
+    OP_CALL,  /* to imm; the callee's registers begin at our register a */
     OP_RET,
     OP_HALT,
 };
@@ -94,9 +94,9 @@ static int bytecode_setup(uint64_t n, void **state)
 static int execute(struct machine *m)
 {
     static const void *const handler[] = {
-        [OP_TRAP] = &&trap, [OP_SET] = &&set,     [OP_ADD] = &&add, [OP_ADDI] = &&addi, [OP_MUL] = &&mul,
-        [OP_XOR] = &&xor,   [OP_LOAD] = &&load,   [OP_JZ] = &&jz,   [OP_JLT] = &&jlt,  
-        [OP_CALL] = &&call, [OP_STORE] = &&store, [OP_RET] = &&ret, [OP_HALT] = &&halt,
+        [OP_TRAP] = &&trap,   [OP_SET] = &&set,   [OP_ADD] = &&add,   [OP_ADDI] = &&addi, [OP_MUL] = &&mul,
+        [OP_XOR] = &&xor,     [OP_LOAD] = &&load, [OP_JZ] = &&jz,     [OP_JLT] = &&jlt,   [OP_CALL] = &&call,
+        [OP_STORE] = &&store, [OP_RET] = &&ret,   [OP_HALT] = &&halt,
     };
     const struct insn *pc;
     int64_t *reg = m->stack;
@@ -115,8 +115,7 @@ addi:
 mul:
     reg[pc->a] = (int64_t)((uint64_t)reg[pc->b] * (uint64_t)reg[pc->c]);
     NEXT_INSN;
-xor:
-    reg[pc->a] = reg[pc->b] ^ reg[pc->c];
+    xor : reg[pc->a] = reg[pc->b] ^ reg[pc->c];
     NEXT_INSN;
 load:
     reg[pc->a] = m->memory[reg[pc->b]];

@@ -6,11 +6,11 @@
 
 #include "workload.h"
 
-#define KIB_BYTES   1024
-#define WORDS       2048
-#define WORD_MAX    12
-#define INFLATIONS  4
-#define LEVEL       6
+#define KIB_BYTES  1024
+#define WORDS      2048
+#define WORD_MAX   12
+#define INFLATIONS 4
+#define LEVEL      6
 
 struct text {
     uint8_t *plain;
