@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cli/footprint.h"
 #include "commit.h"
 
 static const char *const end_names[] = {
@@ -67,14 +68,29 @@ static uint64_t process_bytes(const char *field)
     return found;
 }
 
-/* peak: the whole process, guest pages included; guest: pages of guest RAM backed at the end; own: not shared, not guest's. */
+static uint64_t own_bytes(void)
+{
+    FILE *smaps = fopen("/proc/self/smaps", "re");
+
+    if (!smaps)
+        return 0;
+    uint64_t own = footprint_read(smaps).own;
+    fclose(smaps);
+    return own;
+}
+
+/*
+ * peak: the whole process at its largest, guest pages included, a page mapped twice counted twice; guest: pages of guest RAM backed at
+ * the end; own: all else the process has at the end, each page once, the code cache too; files: resident of the program's and its
+ * libraries' files, of which own has this process's share.
+ */
 static json_t *memory(const struct vm *vm)
 {
     json_t *object = json_object();
 
     put(object, "peak", process_bytes("VmHWM"));
     put(object, "guest", ram_resident(&vm->ram));
-    put(object, "own", process_bytes("RssAnon"));
+    put(object, "own", own_bytes());
     put(object, "files", process_bytes("RssFile"));
     return object;
 }

@@ -29,7 +29,7 @@ int ram_open(struct ram *ram, uint64_t size, uint64_t low_max, struct err *err)
     ram->low = size < low_max ? size : low_max;
     ram->high = size - ram->low;
 
-    ram->fd = memfd_create("guest-ram", MFD_CLOEXEC);
+    ram->fd = memfd_create(RAM_MEMFD_NAME, MFD_CLOEXEC);
     if (ram->fd < 0)
         return err_set(err, -errno, "guest memory: memfd_create: %s", strerror(errno));
     if (ftruncate(ram->fd, (off_t)size) < 0) {

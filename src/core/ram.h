@@ -19,6 +19,7 @@
 #define RAM_PAGE_SHIFT 12
 #define RAM_PAGE_SIZE  (UINT64_C(1) << RAM_PAGE_SHIFT)
 #define RAM_HIGH_BASE  (4 * GIB)
+#define RAM_MEMFD_NAME "guest-ram" /* as /proc/PID/maps shows it, after "/memfd:" */
 
 enum {
     RAM_PAGE_CODE = 1 << 0,   /* an engine holds decoded or translated code from this page, or is about to */

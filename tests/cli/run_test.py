@@ -185,7 +185,11 @@ class Statistics(harness.Case):
         self.assertEqual(stats["exits"]["pio_out"], 1)
         self.assertGreater(stats["instructions"], 0)
         self.assertEqual(set(stats["time_ns"]), {"guest", "device", "halted"})
-        self.assertGreater(stats["memory_bytes"]["peak"], 0)
+        memory = stats["memory_bytes"]
+        self.assertEqual(set(memory), {"peak", "guest", "own", "files"})
+        self.assertGreater(memory["guest"], 0)
+        self.assertGreater(memory["own"], 0)
+        self.assertLess(memory["own"], memory["peak"])
         self.assertEqual(len(stats["vcpus"]), 2)
         self.assertEqual(sorted(p.name for p in self.dir.iterdir()), ["debug", "stats.json"])
 
