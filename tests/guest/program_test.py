@@ -20,7 +20,8 @@ for i in $(seq $cpus); do
 done
 wait
 for i in $(seq $cpus); do sed "s/^/$i: /" out.$i; done
-dmesg -r | sed -n 's/^<[0-4]>/kernel: /p'
+COMPLAINTS
+true
 """
 
 
@@ -32,7 +33,8 @@ class Programs:
 
     def check(self, cpus):
         """Runs a copy of the program for each vCPU at once; each must print the answers, and the kernel nothing."""
-        files = {"test/run": RUN.replace("COMMAND", self.command).encode(), f"test/{self.source}": (PROGRAMS / self.source).read_bytes()}
+        script = RUN.replace("COMMAND", self.command).replace("COMPLAINTS", guest.COMPLAINTS)
+        files = {"test/run": script.encode(), f"test/{self.source}": (PROGRAMS / self.source).read_bytes()}
         lines = guest.run(self, "/test/run", files, archives=[guest.programs(self.name)], cpus=cpus, memory=self.memory)
         expected = [f"cpus {cpus}"]
         for copy in range(1, cpus + 1):
