@@ -1,9 +1,12 @@
 #include "cli/help.h"
 
+#include "cli/engines_options.h"
 #include "cli/run_options.h"
 
 #define COLUMNS     100
 #define TEXT_COLUMN 28
+
+#define COMMON_STATUSES 3
 
 const struct help_command help_commands[] = {
 #define COMMAND(name, summary) {#name, summary, &name##_option_table},
@@ -22,8 +25,9 @@ static const struct choice consoles[] = {
 #undef CONSOLE
 };
 
+/* Of every command, and then of those that run a guest. */
 static const struct choice statuses[] = {
-    {"0", "the guest powered off, or its user ended it with Ctrl-A x"},
+    {"0", "done; of run: the guest powered off, or its user ended it with Ctrl-A x"},
     {"1", "vireo failed, or the host did"},
     {"2", "wrong use: an option, its value, or a file it names"},
     {"3", "the guest reset under --no-reboot, or crashed by a triple fault"},
@@ -75,8 +79,28 @@ static void print_option(FILE *out, const struct option_spec *spec)
     print_entry(out, left, text);
 }
 
+static bool has_console(const struct option_table *options)
+{
+    for (size_t i = 0; i < options->n; i++)
+        if (options->specs[i].kind == OPTION_CONSOLE)
+            return true;
+    return false;
+}
+
+static void print_consoles(FILE *out)
+{
+    fputs("\nconsoles:\n", out);
+    for (size_t i = 0; i < ARRAY_SIZE(consoles); i++)
+        print_entry(out, consoles[i].name, consoles[i].help);
+    fputs("\nkeys, where the console is the terminal: Ctrl-A x ends the VM, Ctrl-A p presses its\n"
+          "power button, Ctrl-A h lists the keys, Ctrl-A Ctrl-A sends Ctrl-A to the guest.\n",
+          out);
+}
+
 void help_command(FILE *out, const char *name)
 {
+    size_t n_statuses = ARRAY_SIZE(statuses);
+
     for (size_t i = 0; i < help_n_commands; i++) {
         const struct help_command *c = &help_commands[i];
         if (strcmp(c->name, name) != 0)
@@ -85,14 +109,13 @@ void help_command(FILE *out, const char *name)
                 c->name, c->summary, c->name);
         for (size_t j = 0; j < c->options->n; j++)
             print_option(out, &c->options->specs[j]);
+        if (has_console(c->options))
+            print_consoles(out);
+        else
+            n_statuses = COMMON_STATUSES;
     }
-    fputs("\nconsoles:\n", out);
-    for (size_t i = 0; i < ARRAY_SIZE(consoles); i++)
-        print_entry(out, consoles[i].name, consoles[i].help);
-    fputs("\nkeys, where the console is the terminal: Ctrl-A x ends the VM, Ctrl-A p presses its\n"
-          "power button, Ctrl-A h lists the keys, Ctrl-A Ctrl-A sends Ctrl-A to the guest.\n\nexit status:\n",
-          out);
-    for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
+    fputs("\nexit status:\n", out);
+    for (size_t i = 0; i < n_statuses; i++)
         print_entry(out, statuses[i].name, statuses[i].help);
 }
 

@@ -11,9 +11,11 @@
 #define MAX_SECONDS 1000000000
 
 static const char engine_list[] = "auto"
-#define ENGINE(name) "|" #name
+#define ENGINE(name, kind) "|" #name
+#define HOST(name, kind, probe)
 #include "engine/engines.def"
 #undef ENGINE
+#undef HOST
     ;
 
 static const char console_list[] = ""

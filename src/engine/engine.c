@@ -6,15 +6,17 @@
 #define ENGINE_EXIT_TEXT(name, text) text,
 const char *const engine_exit_names[ENGINE_N_EXITS] = {ENGINE_EXIT_REASONS(ENGINE_EXIT_TEXT)};
 
-#define ENGINE(name) extern const struct engine_type name##_engine;
+#define HOST(name, kind, probe)
+#define ENGINE(name, kind) extern const struct engine_type name##_engine;
 #include "engine/engines.def"
 #undef ENGINE
 
-#define ENGINE(name) &name##_engine,
+#define ENGINE(name, kind) &name##_engine,
 static const struct engine_type *const engines[] = {
 #include "engine/engines.def"
 };
 #undef ENGINE
+#undef HOST
 
 const struct engine_type *engine_find(const char *name, struct err *err)
 {
