@@ -31,7 +31,7 @@ def _text(x, y, text, more=""):
 def _legend(guests):
     x = LEFT
     for colour, guest in zip(COLOURS, guests):
-        label = f"{guest.engine.title}, geometric mean {guest.gmean:.2f}" if guest.gmean else f"{guest.engine.title}: no result"
+        label = f"{guest.engine.title}, mean {guest.gmean:.3g}" if guest.gmean else f"{guest.engine.title}: no result"
         yield f'<rect x="{x}" y="48" width="12" height="12" fill="{colour}"/>'
         yield _text(x + 18, 59, label)
         x += 44 + 7 * len(label)

@@ -75,6 +75,10 @@ class MeasureTest(unittest.TestCase):
         measure.read_stats(run, self.stats)
         self.assertIsNone(run.error)
         self.assertEqual(run.instructions_per_s, 2e9)
+        self.stats.write_text('{"instructions": 0, "time_ns": {"guest": 1500, "device": 1, "halted": 7}}')
+        run = measure.Run(1)
+        measure.read_stats(run, self.stats)
+        self.assertEqual((run.error, run.instructions_per_s), (None, None))
 
     SMAPS = """\
 55d0c0000000-55d0c0010000 r-xp 00002000 08:01 77    /usr/bin/vireo
@@ -332,6 +336,15 @@ class ChartTest(unittest.TestCase):
         self.assertIn("missing", words)
         self.assertIn("15", words)
         self.assertIn("a < b & c", words)
+
+    def test_legend_fits(self):
+        """All engines there are, side by side within the picture."""
+        native = [run_of("a", 2.0)]
+        every = [report.summarize(engine, 32, [run_of("a", 246.8)], native, ["sort"]) for engine in engines.ENGINES[1:]]
+        tree = xml.etree.ElementTree.fromstring(chart.svg(every, ["sort"], ""))
+        legend = [element for element in tree.iter("{http://www.w3.org/2000/svg}text") if "mean" in (element.text or "")]
+        self.assertEqual(len(legend), len(every))
+        self.assertLess(max(float(element.get("x")) + 7 * len(element.text) for element in legend), chart.WIDTH)
 
 
 if __name__ == "__main__":

@@ -238,5 +238,5 @@ def read_stats(run, path):
         return
     run.stats = stats
     guest_ns = stats["time_ns"]["guest"]
-    if guest_ns:
+    if guest_ns and stats["instructions"]:  # an engine may not count them
         run.instructions_per_s = stats["instructions"] * 1e9 / guest_ns

@@ -141,17 +141,12 @@ def _cell(value, text):
     return "-" if value is None else text(value)
 
 
-def _times(word):
-    """How a ratio is shown."""
-    return lambda value: f"{value:.2f}{word(value)}"
+_ratio = "{:.2f}".format
 
 
-def _plain(_):
-    return ""
-
-
-def _slower(value):
-    return "!" if value < 1 else " "
+def _marked(value):
+    """Times as fast as the peer; a row that is slower stands out."""
+    return _ratio(value) + ("!" if value < 1 else " ")
 
 
 class _WorkloadTable:
@@ -174,9 +169,9 @@ class _WorkloadTable:
         row = [label, native]
         for guest in self.guests:
             time_text, ratio, faster = cells(guest)
-            row += [time_text, _cell(ratio, _times(_plain))]
+            row += [time_text, _cell(ratio, _ratio)]
             if self.compared(guest):
-                row.append(_cell(faster, _times(_slower)))
+                row.append(_cell(faster, _marked))
         self.rows.append(row)
 
     def workload(self, name):
@@ -200,8 +195,8 @@ class _WorkloadTable:
         """What comes of a second CPU."""
         self.row("  on two CPUs", _cell(self.native.two_cpus_ns, duration),
                  lambda guest: (_cell(guest.two_cpus_ns, duration), None, None))
-        self.row("  times as fast", _cell(self.native.speedup, _times(_plain)),
-                 lambda guest: (_cell(guest.speedup, _times(_plain)), None, None))
+        self.row("  times as fast", _cell(self.native.speedup, _ratio),
+                 lambda guest: (_cell(guest.speedup, _ratio), None, None))
 
 
 def _workload_table(native, guests, names, catalogue):
