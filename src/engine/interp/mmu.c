@@ -246,10 +246,10 @@ static void access_store(struct interp *c, struct access a, uint64_t lin, const 
 
 /* ---- explicit accesses ---- */
 
-/* SDM Vol. 3A 6.15, interrupt 17: natural alignment of the datum; 16 bytes and more have rules of their own. */
+/* SDM Vol. 3A 6.15, interrupt 17: natural alignment of the datum; 16 bytes and more have rules of their own. #GP and #SS come first. */
 static void check_aligned(struct interp *c, uint64_t lin, unsigned size)
 {
-    if (c->mmu == MMU_USER_ALIGN && (size == 2 || size == 4 || size == 8) && (lin & (size - 1)))
+    if (c->mmu == MMU_USER_ALIGN && (size == 2 || size == 4 || size == 8) && (lin & (size - 1)) && seg_canonical(lin))
         interp_raise_error(c, X86_AC, 0);
 }
 
