@@ -109,7 +109,7 @@ static bool faults_alike(const ZydisDecodedInstruction *insn)
     return !(masked || checked) || insn->address_width != 16;
 }
 
-/* Who may move RSP: only what moves it by a little. No BSWAP of 16 bits, which is undefined; no FS, which is the host's. */
+/* Who may move RSP: only what moves it by a little. No BSWAP of 16 bits, which is undefined. */
 static bool acceptable(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
 {
     if (insn->mnemonic == ZYDIS_MNEMONIC_BSWAP && insn->operand_width == 16)
@@ -125,8 +125,6 @@ static bool acceptable(const ZydisDecodedInstruction *insn, const ZydisDecodedOp
     if (insn->mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->raw.rex.B)
         return false;
     if (!faults_alike(insn))
-        return false;
-    if (insn->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
         return false;
     for (unsigned i = 0; i < insn->operand_count; i++) {
         bool explicit = ops[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT;
@@ -237,6 +235,8 @@ static void initial_state(struct gen *g, struct seq_state *st)
     st->gpr[X86_RSP] =
         SEQ_STACK + SEQ_STACK_SIZE / 2 - (rng_percent(rng, 80) ? 8 * rng_below(rng, 8) : rng_below(rng, 64));
     memcpy(g->initial, st->gpr, sizeof(g->initial));
+    if (rng_percent(rng, 3))
+        st->rflags |= X86_FLAG_AC;
     st->rip = SEQ_CODE + g->seq->origin;
     st->rflags =
         (rng_next(rng) & X86_FLAGS_STATUS) | X86_FLAG_FIXED | X86_FLAG_IF | (rng_percent(rng, 10) ? X86_FLAG_DF : 0);
@@ -277,12 +277,13 @@ static void fill_sequence(struct gen *g)
     unsigned groups = 1 + rng_below(&g->rng, 24);
 
     for (g->group = 0; g->group < groups && g->seq->n < SEQ_MAX_INSNS - 32; g->group++) {
-        if (rng_percent(&g->rng, 6)) {
-            unsigned n = g->seq->n;
-            if (!gen_jump(g))
-                g->seq->n = n;
+        if (gen_span_close(g))
             continue;
-        }
+        if (rng_percent(&g->rng, 6))
+            gen_span_open(g);
+        if (!gen_group_begin(g) || (rng_percent(&g->rng, 6) && gen_jump(g)) ||
+            (rng_percent(&g->rng, 3) && gen_patch(g)))
+            continue;
         const struct form *form = pick_form(g);
         for (unsigned tries = 0; tries < 12 && !try_form(g, form); tries++)
             ;
@@ -327,9 +328,13 @@ void gen_sequence(const struct forms forms[2], uint64_t seed, struct seq *seq, s
         seq->seed = seed;
         seq->n = 0;
         g.pointers = 0;
+        g.n_spans = g.n_vars = 0;
+        g.patched = -1;
         initial_state(&g, &run->in);
         initial_x87(&g, &run->in);
         fill_sequence(&g);
     } while (!seq_assemble(seq, run->code, NULL));
-    rng_fill(&g.rng, run->mem_in, sizeof(run->mem_in));
+    rng_fill(&g.rng, run->mem_in, SEQ_MEM_SIZE - SEQ_VARS_SIZE);
+    for (unsigned i = 0; i < SEQ_VARS_SIZE; i += 8)
+        store_le64(run->mem_in + SEQ_MEM_SIZE - SEQ_VARS_SIZE + i, 1 + rng_below(&g.rng, 5));
 }

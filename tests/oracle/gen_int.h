@@ -14,6 +14,12 @@ struct gen_mem {
     bool index64, rip;
 };
 
+/* Groups that control goes through again: a loop's or a subroutine's body, `first` to `last`. */
+struct gen_span {
+    bool sub;
+    unsigned first, last, var;
+};
+
 struct gen {
     struct rng rng;
     struct seq *seq;
@@ -23,6 +29,9 @@ struct gen {
     unsigned group;
     uint16_t pointers; /* registers that certainly still hold their initial pointer into the data */
     uint64_t initial[X86_N_GPR];
+    struct gen_span span[4]; /* open ones, the innermost last */
+    unsigned n_spans, n_vars;
+    int patched; /* a group whose first instruction gets changed, or -1 */
 };
 
 /* gen_emit.c: single instructions, encoded by hand; all return false when the sequence is full. */
@@ -32,8 +41,18 @@ bool gen_absolute(struct gen *g, const char *opcode, unsigned n, unsigned reg, u
                   unsigned imm_len);
 bool gen_store32(struct gen *g, uint32_t addr, uint32_t val);
 bool gen_store64(struct gen *g, uint32_t addr, int32_t val);
-bool gen_jump(struct gen *g);
 bool gen_define_flags(struct gen *g);
+
+/* gen_flow.c: groups of their own; on false nothing was added. */
+bool gen_jump(struct gen *g);
+bool gen_patch(struct gen *g);
+
+/* What a group that others change begins with; nothing for other groups. False when the sequence is full. */
+bool gen_group_begin(struct gen *g);
+
+/* A loop or subroutine may begin here: moves on to its first group. Closes one that ends with this group: true if so. */
+void gen_span_open(struct gen *g);
+bool gen_span_close(struct gen *g);
 
 /* gen_mem.c */
 bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEncoderOperand *op,

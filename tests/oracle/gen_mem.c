@@ -245,8 +245,9 @@ bool gen_mem_pick(struct gen *g, const struct form *form, unsigned size, ZydisEn
     if (known && mem->target + 1024 > SEQ_DATA + SEQ_DATA_SIZE)
         return false;
     if (!g->compat && mem->base >= 0 && rng_percent(&g->rng, 8)) {
-        *prefixes |= ZYDIS_ATTRIB_HAS_SEGMENT_GS;
-        mem->base_val -= SEQ_GS_BASE;
+        bool fs = rng_percent(&g->rng, 50);
+        *prefixes |= fs ? ZYDIS_ATTRIB_HAS_SEGMENT_FS : ZYDIS_ATTRIB_HAS_SEGMENT_GS;
+        mem->base_val -= fs ? SEQ_FS_BASE : SEQ_GS_BASE;
     } else if (rng_percent(&g->rng, 4)) {
         *prefixes |= ZYDIS_ATTRIB_HAS_SEGMENT_ES; /* no effect */
     }

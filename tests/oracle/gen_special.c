@@ -133,13 +133,17 @@ static uint32_t random_stack(struct gen *g)
     return SEQ_STACK + SEQ_STACK_SIZE / 2 + (uint32_t)rng_range(&g->rng, -300, 300);
 }
 
-/* PUSH of flags that POPF may set without harm: status, DF, ID. Not TF, AC and NT: they would reach into the host's handler. */
+/* PUSH of flags for POPF. TF ends the sequence behind the next instruction. */
 static bool before_popf(struct gen *g)
 {
+    uint32_t may = X86_FLAGS_STATUS | X86_FLAG_DF | X86_FLAG_ID | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_NT;
     uint8_t push[5] = {0x68};
 
-    store_le32(push + 1, (uint32_t)rng_next(&g->rng) &
-                             (X86_FLAGS_STATUS | X86_FLAG_DF | X86_FLAG_ID | X86_FLAG_IF | X86_FLAG_IOPL));
+    if (rng_percent(&g->rng, 10))
+        may |= X86_FLAG_TF;
+    if (rng_percent(&g->rng, 10))
+        may |= X86_FLAG_AC;
+    store_le32(push + 1, (uint32_t)rng_next(&g->rng) & may);
     return gen_bytes(g, push, sizeof(push));
 }
 

@@ -19,7 +19,7 @@ struct native {
     int to_child, from_child;
 };
 
-/* 0 or -errno. */
+/* 0 or -errno; -ENOSYS where programs may not set their FS and GS bases (Linux before 5.9). */
 int native_open(struct native *native);
 void native_close(struct native *native);
 
