@@ -82,8 +82,7 @@ static int make_vm(struct probe *p, struct err *err)
     if (p->code == MAP_FAILED)
         return failed(p, "memory", err);
     memcpy(p->code, loop_code, sizeof(loop_code));
-    const struct kvm_userspace_memory_region region = {.memory_size = PAGE_SIZE,
-                                                       .userspace_addr = (uintptr_t)p->code};
+    const struct kvm_userspace_memory_region region = {.memory_size = PAGE_SIZE, .userspace_addr = (uintptr_t)p->code};
     if (ioctl(p->vm, KVM_SET_TSS_ADDR, (unsigned long)TSS_ADDR) < 0)
         return failed(p, "KVM_SET_TSS_ADDR", err);
     if (ioctl(p->vm, KVM_SET_USER_MEMORY_REGION, &region) < 0)

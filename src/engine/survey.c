@@ -5,12 +5,12 @@
 
 #include "engine/kvm_probe.h"
 
-#define SURVEY_RAM   (64 * KIB)
-#define SURVEY_TSC   UINT64_C(1000000000)
-#define CODE_AT      0x1000
-#define FIRST_COUNT  (1u << 16)
-#define LONG_ENOUGH  INT64_C(5000000) /* ns */
-#define LOOP_LENGTH  2                /* instructions */
+#define SURVEY_RAM  (64 * KIB)
+#define SURVEY_TSC  UINT64_C(1000000000)
+#define CODE_AT     0x1000
+#define FIRST_COUNT (1u << 16)
+#define LONG_ENOUGH INT64_C(5000000) /* ns */
+#define LOOP_LENGTH 2                /* instructions */
 
 /* 1: dec %ecx; jnz 1b; hlt */
 static const uint8_t loop_code[] = {0x49, 0x75, 0xfd, 0xf4};
