@@ -4,6 +4,7 @@ The kernel unpacks archives that follow each other, so an initramfs grows by app
 """
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -60,3 +61,24 @@ def run(case, script, files, *, archives=(), cpus=1, memory="512M"):
     case.assertEqual(result.returncode, 0, "\n".join([result.stderr.decode(errors="replace"), *lines]))
     case.assertIn("vireo.script: exit status 0", lines, "\n".join(lines))
     return lines[lines.index("begin") + 1:lines.index("vireo.script: exit status 0")]
+
+
+def cases(lines):
+    """{name: whether it passed} of a program's lines of TAP, which must be complete."""
+    found = {}
+    for line in lines:
+        match = re.match(r"(not )?ok (\d+) - (\w+)", line)
+        if match and int(match[2]) == len(found) + 1:
+            found[match[3]] = not match[1]
+    if f"1..{len(found)}" not in lines:
+        raise AssertionError("no plan, or not all it says:\n" + "\n".join(lines))
+    return found
+
+
+def run_cases(case, program, arguments, cpus):
+    """Runs a static program with lines of TAP in a guest, and expects all to pass and the kernel to be content. Returns the names."""
+    script = f"#!/bin/busybox sh\n/test/{program.name} {arguments}; {COMPLAINTS} && exit 1; exit 0\n"
+    lines = run(case, "/test/run", {f"test/{program.name}": program.read_bytes(), "test/run": script.encode()}, cpus=cpus)
+    found = cases(lines)
+    case.assertEqual([name for name, passed in found.items() if not passed], [], "\n".join(lines))
+    return list(found)
