@@ -160,17 +160,19 @@ static int walk_once(const struct paging *p, uint64_t lin, unsigned access, stru
         offset_mask = (UINT64_C(1) << shift) - 1;
         if (level == 1 || large)
             break;
-        if (!set_flags(p, f, &s, PTE_A))
+        if (!(access & PAGING_PEEK) && !set_flags(p, f, &s, PTE_A))
             return -EAGAIN;
         table = s.pte & (f->entry_size == 4 ? 0xfffff000 : ADDR_MASK);
     }
 
-    if (!permitted(p, rights, access)) {
-        result->error = error_code(p, access, X86_PF_P);
-        return -EFAULT;
+    if (!(access & PAGING_PEEK)) {
+        if (!permitted(p, rights, access)) {
+            result->error = error_code(p, access, X86_PF_P);
+            return -EFAULT;
+        }
+        if (!set_flags(p, f, &s, access & PAGING_WRITE ? PTE_A | PTE_D : PTE_A))
+            return -EAGAIN;
     }
-    if (!set_flags(p, f, &s, access & PAGING_WRITE ? PTE_A | PTE_D : PTE_A))
-        return -EAGAIN;
 
     result->gpa = (s.pte & ADDR_MASK & ~offset_mask) | (lin & offset_mask);
     result->global = (s.pte & PTE_G) && (p->cr4 & X86_CR4_PGE);

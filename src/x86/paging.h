@@ -17,6 +17,8 @@ enum {
     PAGING_USER = 1 << 1,
     PAGING_FETCH = 1 << 2,
     PAGING_SMAP = 1 << 3, /* supervisor data access that CR4.SMAP keeps from user pages: implicit, or EFLAGS.AC clear */
+    PAGING_PEEK =
+        1 << 4, /* no access of the guest's: every present page will do, and no accessed or dirty flag is set */
 };
 
 /* The registers that shape a walk; paging must be on. */

@@ -214,6 +214,20 @@ static void pdpte_reserved_bits(void **state)
     ram_close(&w.ram);
 }
 
+static void peeking_leaves_no_trace(void **state)
+{
+    struct world w;
+    open_long(&w, X86_EFER_NX);
+    w.p.cr4 |= X86_CR4_SMEP | X86_CR4_SMAP;
+    store_le64(at(&w, 0x4000 + 32), 0x9000 | P | U | XD);
+    expect_page(&w, LIN, PAGING_PEEK, 0x9123);
+    for (unsigned i = 1; i <= 4; i++)
+        assert_int_equal(load_le64(at(&w, i * 0x1000 + i * 8)) & (A | D), 0);
+    store_le64(at(&w, 0x4000 + 32), 0x9000 | U);
+    expect_fault(&w, LIN, PAGING_PEEK, 0);
+    ram_close(&w.ram);
+}
+
 static void tables_outside_ram_fault(void **state)
 {
     struct world w;
@@ -238,6 +252,7 @@ int main(void)
         cmocka_unit_test(legacy_32_bit),
         cmocka_unit_test(pae),
         cmocka_unit_test(pdpte_reserved_bits),
+        cmocka_unit_test(peeking_leaves_no_trace),
         cmocka_unit_test(tables_outside_ram_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
