@@ -21,7 +21,7 @@ enum engine_exit {
     ENGINE_KICKED,   /* a pin that the vCPU's thread handles is up (INIT, SIPI, KICK) */
     ENGINE_RESET,    /* the guest asked the CPU for a reset */
     ENGINE_SHUTDOWN, /* triple fault */
-    ENGINE_DEBUG,    /* an instruction or time limit set by the caller was reached */
+    ENGINE_DEBUG,    /* an instruction limit set by the caller was reached, or what engine_debug asks for */
     ENGINE_FAIL,     /* the engine itself failed; it has logged why */
 };
 
@@ -66,6 +66,35 @@ struct engine_vcpu_conf {
     struct engine_stats *stats;
 };
 
+/* Where a debugger wants to look. The kinds are a set. */
+enum { ENGINE_BREAK_EXEC = 1 << 0, ENGINE_BREAK_READ = 1 << 1, ENGINE_BREAK_WRITE = 1 << 2 };
+
+struct engine_breakpoint {
+    uint64_t addr; /* linear; for EXEC, of an instruction's first byte */
+    uint64_t len;  /* bytes watched for READ and WRITE, from 1 up */
+    unsigned kinds;
+};
+
+/*
+ * What a debugger wants of a vCPU, and what came of it. All of it is invisible to the guest: its memory and its debug registers stay as
+ * they are, and its own breakpoints work beside these.
+ *
+ * Before the instruction at an EXEC breakpoint, unless RFLAGS.RF is set, and after one that has accessed a watched address explicitly,
+ * run() returns ENGINE_DEBUG. An instruction that faults has not accessed anything; one that
+ * reads, modifies and writes counts as a write.
+ */
+struct engine_debug {
+    /*
+     * One instruction (of a repeated string instruction, one iteration), or the delivery of the exception it raises; then run() returns
+     * ENGINE_DEBUG. EXEC breakpoints and interrupts wait meanwhile, unless the vCPU is halted: then the delivery of the interrupt is the step.
+     */
+    bool step;
+    const struct engine_breakpoint *breakpoints;
+    unsigned n_breakpoints;
+    const struct engine_breakpoint
+        *hit; /* set when run() returns ENGINE_DEBUG: the breakpoint met, or NULL for the step */
+};
+
 struct engine; /* one a VM: what its vCPUs share */
 struct engine_vcpu;
 
@@ -84,6 +113,11 @@ struct engine_type {
     void (*kick)(struct engine_vcpu *vcpu);
     void (*get)(struct engine_vcpu *vcpu, struct x86_state *st);
     void (*set)(struct engine_vcpu *vcpu, const struct x86_state *st);
+    /*
+     * What run() is to stop for, from now on and whatever set() does; NULL for nothing. `debug` is kept, and read by run(): after each
+     * change this is called again.
+     */
+    void (*debug)(struct engine_vcpu *vcpu, struct engine_debug *debug);
 };
 
 /* The engine of that name, or the best that probes well for "auto"; NULL and a message that lists the names. */

@@ -78,11 +78,6 @@ static uint8_t current_mode(const struct interp *c)
     return (uint8_t)(c->code_size | (real ? CODE_REAL : 0));
 }
 
-static uint64_t linear_rip(const struct interp *c)
-{
-    return c->code_size == 8 ? c->st.rip : (uint32_t)(c->st.seg[X86_CS].base + c->st.rip);
-}
-
 /* Bytes that the code segment's limit lets one fetch from RIP on. */
 static uint64_t limit_left(const struct interp *c)
 {
@@ -392,7 +387,7 @@ static void forget(struct interp *c, const struct code_block *block)
 
 struct code_block *code_find(struct interp *c)
 {
-    uint64_t gpa, lin = linear_rip(c);
+    uint64_t gpa, lin = interp_linear_rip(c);
     uint8_t mode = current_mode(c);
     struct code_block *block;
 
@@ -418,7 +413,7 @@ struct code_block *code_find(struct interp *c)
 
 struct code_block *code_follow(struct interp *c, struct code_block *prev)
 {
-    uint64_t lin = linear_rip(c);
+    uint64_t lin = interp_linear_rip(c);
     uint64_t from = c->code_size == 8 ? c->block_rip : (uint32_t)(c->st.seg[X86_CS].base + c->block_rip);
     uint16_t at = (uint16_t)(lin & PAGE_OFFSET);
     struct code_block *block;

@@ -1,6 +1,7 @@
 /* See fault.h. */
 #include "engine/interp/fault.h"
 
+#include "engine/interp/debugger.h"
 #include "engine/interp/seg.h"
 #include "engine/interp/task.h"
 
@@ -376,7 +377,7 @@ void fault_update_step(struct interp *c)
     const struct x86_state *st = &c->st;
 
     if ((st->rflags & (X86_FLAG_TF | X86_FLAG_RF)) || (st->dr7 & DR7_ENABLE) || st->sti_shadow || st->movss_shadow ||
-        c->debug_hit)
+        c->debug_hit || debugger_active(c))
         c->attention |= ATTN_STEP;
     else
         c->attention &= ~(uint32_t)ATTN_STEP;
@@ -398,8 +399,7 @@ void fault_step_begin(struct interp *c)
         interp_raise_debug(c, dr6);
     }
     if ((st->dr7 & DR7_ENABLE) && !(st->rflags & X86_FLAG_RF) && !st->movss_shadow) {
-        uint64_t lin = st->rip + (c->code_size == 8 ? 0 : st->seg[X86_CS].base);
-        hit = fault_breakpoints(c, c->code_size == 8 ? lin : (uint32_t)lin, 1, DEBUG_EXEC);
+        hit = fault_breakpoints(c, interp_linear_rip(c), 1, DEBUG_EXEC);
         if (hit)
             interp_raise_debug(c, hit);
     }

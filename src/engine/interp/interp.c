@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "engine/interp/code.h"
+#include "engine/interp/debugger.h"
 #include "engine/interp/fault.h"
 #include "engine/interp/mmu.h"
 #include "engine/interp/vector.h"
@@ -45,6 +46,14 @@ static bool leave(struct interp *c, enum engine_exit exit)
     return true;
 }
 
+/* A halt on its way out is in the state, and shows when the vCPU runs again. */
+static bool leave_to_debugger(struct interp *c)
+{
+    c->attention &= ~(uint32_t)ATTN_EXIT;
+    debugger_report(c);
+    return leave(c, ENGINE_DEBUG);
+}
+
 static bool shutdown(struct interp *c)
 {
     c->conf.stats->exits[ENGINE_EXIT_SHUTDOWN]++;
@@ -74,6 +83,7 @@ static bool interrupt(struct interp *c, uint32_t pending)
         vcpu_port_take_nmi(c->conf.port);
         c->conf.stats->exits[ENGINE_EXIT_NMI]++;
         st->activity = X86_RUNNING;
+        c->debugger.moved = true;
         return fault_nmi(c);
     }
     if ((pending & PIN_INTR) && (st->rflags & X86_FLAG_IF)) {
@@ -82,6 +92,7 @@ static bool interrupt(struct interp *c, uint32_t pending)
             return true;
         c->conf.stats->exits[ENGINE_EXIT_INTERRUPT]++;
         st->activity = X86_RUNNING;
+        c->debugger.moved = true;
         return fault_interrupt(c, (uint8_t)vector);
     }
     return true;
@@ -96,11 +107,13 @@ bool interp_attend(struct interp *c)
     if (atomic_load(&c->code_request))
         code_answer(c);
     c->attention &= ~(uint32_t)ATTN_RECHECK;
+    if (UNLIKELY(debugger_done(c)) && !((c->attention & ATTN_EXIT) && c->exit != ENGINE_HALT))
+        return leave_to_debugger(c);
     if (pending & (PIN_INIT | PIN_SIPI | PIN_KICK)) {
         c->conf.stats->exits[ENGINE_EXIT_KICK]++;
         return leave(c, ENGINE_KICKED);
     }
-    if (!interrupt(c, pending))
+    if (!(debugger_steps(c) && c->st.activity == X86_RUNNING) && !interrupt(c, pending))
         return shutdown(c);
     if (c->st.activity != X86_RUNNING) {
         c->attention &= ~(uint32_t)ATTN_EXIT;
@@ -112,6 +125,8 @@ bool interp_attend(struct interp *c)
             return true;
     }
     c->pin_mask = wanted_pins(&c->st);
+    if (UNLIKELY(debugger_active(c)) && (debugger_done(c) || debugger_breaks(c)))
+        return leave_to_debugger(c);
     return false;
 }
 
@@ -141,6 +156,7 @@ void interp_step(struct interp *c)
     block = code_find(c);
     run_block(c, block, 1);
     c->cur = NULL;
+    c->debugger.moved = true;
     fault_step(c);
 }
 
@@ -186,7 +202,9 @@ bool interp_unwound(struct interp *c)
     if (c->cur) {
         c->n_insn -= (uint64_t)(c->end - c->cur);
         c->cur = NULL;
+        c->debugger.met = NULL; /* what the instruction had read it will read again */
     }
+    c->debugger.moved = true;
     c->attention |= ATTN_RECHECK;
     if (fault_deliver(c))
         return true;
@@ -350,6 +368,18 @@ static void interp_set(struct engine_vcpu *vcpu, const struct x86_state *st)
     interp_set_state(&vcpu->interp, st);
 }
 
+void interp_debug(struct interp *c, struct engine_debug *debug)
+{
+    debugger_set(c, debug);
+    mmu_flush_all(c); /* pages that are watched leave it */
+    fault_update_step(c);
+}
+
+static void debug(struct engine_vcpu *vcpu, struct engine_debug *want)
+{
+    interp_debug(&vcpu->interp, want);
+}
+
 const struct engine_type interp_engine = {
     .name = "interp",
     .probe = interp_probe,
@@ -361,4 +391,5 @@ const struct engine_type interp_engine = {
     .kick = interp_kick,
     .get = interp_get,
     .set = interp_set,
+    .debug = debug,
 };

@@ -8,6 +8,7 @@
  *   mmu.c       linear memory: the software TLB and its slow path (walks live in x86/paging.c)
  *   seg.c       segmented addresses, descriptors and segment loads
  *   fault.c     raising exceptions, delivering them and interrupts through the IDT; single step
+ *   debugger.c  what a debugger outside the guest asks for: steps, breakpoints, watchpoints
  *   task.c      task-state segments: stacks of inner levels, task switches
  *   vector*.c   SIMD and x87 on the host's own unit, in generated stubs (vector_stub.c); masked moves and XSAVE in C
  *
@@ -142,13 +143,18 @@ struct interp {
     } fault;
     uint32_t fault_ext; /* EXT bit for selector error codes while an event is delivered (SDM Vol. 3A 6.13) */
     uint32_t debug_hit; /* DR6 bits of data and I/O breakpoints met, due after the instruction */
+    struct {
+        struct engine_debug *want;           /* NULL: no debugger */
+        const struct engine_breakpoint *met; /* watched and accessed by the current instruction, or the one just done */
+        bool moved;                          /* an instruction or an event has been completed since debugger_set() */
+    } debugger;
     bool step_tf, step_rf, step_sti, step_movss; /* flags and shadows as the instruction began; fault_step_begin() */
     enum engine_exit exit;                       /* what run() returns, with ATTN_EXIT */
     uint32_t bus_count;                          /* accesses to devices so far, to sample the time they take */
 };
 
 enum {
-    ATTN_STEP = 1 << 0,    /* TF, a shadow or a breakpoint: run one instruction at a time */
+    ATTN_STEP = 1 << 0,    /* TF, a shadow, a breakpoint or a debugger: run one instruction at a time */
     ATTN_RECHECK = 1 << 1, /* IF, TPR or a mode changed: look at the pins again */
     ATTN_EXIT = 1 << 2,    /* leave run() with `exit` */
 };
@@ -168,6 +174,12 @@ static inline uint64_t interp_rip(const struct interp *c, const struct insn *in)
 static inline uint64_t interp_next_rip(const struct interp *c, const struct insn *in)
 {
     return c->block_rip + in->off + in->len;
+}
+
+/* The linear address of the instruction at c->st.rip. */
+static inline uint64_t interp_linear_rip(const struct interp *c)
+{
+    return c->code_size == 8 ? c->st.rip : (uint32_t)(c->st.seg[X86_CS].base + c->st.rip);
 }
 
 /* ---- registers by offset ---- */

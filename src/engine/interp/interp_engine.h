@@ -27,6 +27,7 @@ int interp_vcpu_init(struct interp *c, struct engine *engine, const struct engin
 void interp_vcpu_fini(struct interp *c);
 void interp_get_state(const struct interp *c, struct x86_state *st);
 void interp_set_state(struct interp *c, const struct x86_state *st);
+void interp_debug(struct interp *c, struct engine_debug *debug); /* engine_type.debug; interp_attend() then stops */
 
 /* Between instructions, when something may be due: answers it. true: leave run() with c->exit. */
 bool interp_attend(struct interp *c);

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "engine/interp/code.h"
+#include "engine/interp/debugger.h"
 #include "engine/interp/fault.h"
 #include "engine/interp/seg.h"
 #include "x86/paging.h"
@@ -96,6 +97,8 @@ static void translate(struct interp *c, uint64_t lin, unsigned access, struct pa
 /* A page that holds a data breakpoint never enters the TLB, so that every access to it is seen. */
 static bool has_breakpoint(const struct interp *c, uint64_t page)
 {
+    if (UNLIKELY(debugger_watches(c, page, 4096)))
+        return true;
     if (LIKELY(!(c->st.dr7 & 0xff)))
         return false;
     return fault_breakpoints(c, page, 4096, DEBUG_WRITE);
@@ -257,6 +260,8 @@ static void check_breakpoints(struct interp *c, uint64_t lin, unsigned len, bool
 {
     if (UNLIKELY(c->st.dr7 & 0xff))
         c->debug_hit |= fault_breakpoints(c, lin, len, write ? DEBUG_WRITE : DEBUG_READ);
+    if (UNLIKELY(c->debugger.want != NULL))
+        debugger_access(c, lin, len, write);
 }
 
 uint64_t mmu_load_slow(struct interp *c, uint64_t lin, unsigned size)

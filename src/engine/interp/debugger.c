@@ -1,0 +1,50 @@
+/* See debugger.h. */
+#include "engine/interp/debugger.h"
+
+void debugger_set(struct interp *c, struct engine_debug *want)
+{
+    c->debugger.want = want;
+    c->debugger.met = NULL;
+    c->debugger.moved = false;
+}
+
+/* The first breakpoint of one of these kinds in [addr, addr + len), or NULL. */
+static const struct engine_breakpoint *find(const struct interp *c, uint64_t addr, uint64_t len, unsigned kinds)
+{
+    const struct engine_debug *want = c->debugger.want;
+
+    for (unsigned i = 0; want && i < want->n_breakpoints; i++) {
+        const struct engine_breakpoint *b = &want->breakpoints[i];
+        uint64_t size = b->kinds & ENGINE_BREAK_EXEC ? 1 : b->len;
+        if ((b->kinds & kinds) && (b->addr - addr < len || addr - b->addr < size))
+            return b;
+    }
+    return NULL;
+}
+
+bool debugger_breaks(struct interp *c)
+{
+    /* RF is set when an instruction is begun again: after its page fault, and between iterations of a repeated one. */
+    if (c->debugger.want->step || (c->st.rflags & X86_FLAG_RF))
+        return false;
+    c->debugger.met = find(c, interp_linear_rip(c), 1, ENGINE_BREAK_EXEC);
+    return c->debugger.met != NULL;
+}
+
+bool debugger_watches(const struct interp *c, uint64_t lin, uint64_t len)
+{
+    return UNLIKELY(c->debugger.want != NULL) && find(c, lin, len, ENGINE_BREAK_READ | ENGINE_BREAK_WRITE);
+}
+
+void debugger_access(struct interp *c, uint64_t lin, unsigned len, bool write)
+{
+    if (!c->debugger.met)
+        c->debugger.met = find(c, lin, len, write ? ENGINE_BREAK_WRITE : ENGINE_BREAK_READ);
+}
+
+void debugger_report(struct interp *c)
+{
+    c->debugger.want->hit = c->debugger.met;
+    c->debugger.met = NULL;
+    c->debugger.moved = false;
+}
