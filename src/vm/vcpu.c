@@ -92,11 +92,23 @@ void vcpu_get_state(struct vcpu *vcpu, struct x86_state *st)
     st->activity = vcpu->activity;
 }
 
+/* What a halted vCPU wakes for: an interrupt only where it may be taken. */
+static void take_activity(struct vcpu *vcpu, const struct x86_state *st, enum x86_activity activity)
+{
+    vcpu->activity = activity;
+    vcpu->wake_pins = (st->rflags & X86_FLAG_IF ? PIN_INTR : 0) | (st->nmi_blocked ? 0 : PIN_NMI);
+}
+
 void vcpu_set_state(struct vcpu *vcpu, const struct x86_state *st)
 {
     vcpu->vm->conf.engine->set(vcpu->engine_vcpu, st);
-    vcpu->activity = st->activity;
-    vcpu->wake_pins = (st->rflags & X86_FLAG_IF ? PIN_INTR : 0) | (st->nmi_blocked ? 0 : PIN_NMI);
+    take_activity(vcpu, st, st->activity);
+}
+
+void vcpu_debug(struct vcpu *vcpu, bool on)
+{
+    vcpu->debug_stopped = false;
+    vcpu->vm->conf.engine->debug(vcpu->engine_vcpu, on ? &vcpu->debug : NULL);
 }
 
 /* Stands still while held. False when the thread shall end. */
@@ -153,14 +165,23 @@ static void vcpu_sleep(struct vcpu *vcpu, uint32_t wake)
     vcpu->halted_ns += loop_now() - start;
 }
 
-/* What a halted vCPU wakes for: an interrupt only where it may be taken. */
 static void enter_halt(struct vcpu *vcpu)
 {
     struct x86_state st;
 
     vcpu->vm->conf.engine->get(vcpu->engine_vcpu, &st);
-    vcpu->activity = X86_HALTED;
-    vcpu->wake_pins = (st.rflags & X86_FLAG_IF ? PIN_INTR : 0) | (st.nmi_blocked ? 0 : PIN_NMI);
+    take_activity(vcpu, &st, X86_HALTED);
+}
+
+/* The engine has stopped for the debugger, perhaps behind a HLT. */
+static void stop_for_debugger(struct vcpu *vcpu)
+{
+    struct x86_state st;
+
+    vcpu->vm->conf.engine->get(vcpu->engine_vcpu, &st);
+    take_activity(vcpu, &st, st.activity);
+    vcpu->debug_stopped = true;
+    vm_debug_stop(vcpu->vm);
 }
 
 static void run(struct vcpu *vcpu)
@@ -175,7 +196,9 @@ static void run(struct vcpu *vcpu)
         enter_halt(vcpu);
         break;
     case ENGINE_KICKED:
+        break;
     case ENGINE_DEBUG:
+        stop_for_debugger(vcpu);
         break;
     case ENGINE_RESET:
         vm_reset(vcpu->vm);

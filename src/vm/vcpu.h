@@ -34,6 +34,9 @@ struct vcpu {
     pthread_t thread;
     bool started;
     enum x86_activity activity; /* the vCPU's thread, or the loop's while paused */
+    struct engine_debug debug;  /* as are these: what a debugger has asked for, see vcpu_debug() */
+    bool debug_stopped;         /* the engine has stopped for it; debug.hit tells why */
+    bool frozen;                /* the debugger wants it to stand while others run; set while all are paused */
     uint32_t wake_pins;         /* while halted: the pins that end it */
 
     pthread_mutex_t lock; /* guards what follows */
@@ -59,6 +62,9 @@ void vcpu_resume(struct vcpu *vcpu);
 
 /* Ends the thread and joins it. */
 void vcpu_quit(struct vcpu *vcpu);
+
+/* Hands `debug`, as it is now, to the engine; without `on` the engine forgets it. While it stands paused, or has not been started. */
+void vcpu_debug(struct vcpu *vcpu, bool on);
 
 /* While it stands paused, or has not been started. */
 void vcpu_get_state(struct vcpu *vcpu, struct x86_state *st);

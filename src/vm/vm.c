@@ -33,7 +33,7 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
 {
     int r;
 
-    *vm = (struct vm){.conf = *conf};
+    *vm = (struct vm){.conf = *conf, .pauses = 1};
     if (conf->n_vcpus < 1 || conf->n_vcpus > VM_MAX_VCPUS)
         return err_set(err, -EINVAL, "%u vCPUs: must be 1 to %d", conf->n_vcpus, VM_MAX_VCPUS);
     r = loop_open(&vm->loop, err);
@@ -124,6 +124,8 @@ static void hold_all(struct vm *vm)
 
 void vm_pause(struct vm *vm)
 {
+    if (vm->pauses++)
+        return;
     hold_all(vm);
     for (unsigned i = 0; i < vm->conf.n_vcpus; i++)
         vcpu_pause(vm->vcpus[i]);
@@ -132,9 +134,26 @@ void vm_pause(struct vm *vm)
 
 void vm_resume(struct vm *vm)
 {
+    if (--vm->pauses)
+        return;
     clock_start(&vm->clock);
     for (unsigned i = 0; i < vm->conf.n_vcpus; i++)
-        vcpu_resume(vm->vcpus[i]);
+        if (!vm->vcpus[i]->frozen)
+            vcpu_resume(vm->vcpus[i]);
+}
+
+static void tell_debugger(void *opaque)
+{
+    struct vm *vm = opaque;
+
+    vm->debugger.stopped(vm->debugger.opaque);
+}
+
+void vm_debug_stop(struct vm *vm)
+{
+    hold_all(vm);
+    if (loop_post(vm->loop, tell_debugger, vm) < 0)
+        vm_end(vm, VM_END_FAIL, 0);
 }
 
 void vm_end(struct vm *vm, enum vm_end how, int status)

@@ -39,6 +39,12 @@ struct vm_conf {
     uint64_t crystal_hz; /* of the local APIC timer, for CPUID */
 };
 
+/* Who hears on the loop's thread that vCPUs have stopped for it (vcpu->debug_stopped); they stand, and the others soon will. */
+struct vm_debugger {
+    void (*stopped)(void *opaque);
+    void *opaque;
+};
+
 struct vm {
     struct vm_conf conf;
     struct loop *loop;
@@ -55,6 +61,9 @@ struct vm {
     /* Set by the machine: puts the reset state of the CPUs and reloads what a reset needs. Called with all vCPUs paused. */
     int (*boot)(struct vm *vm, struct err *err);
     void *machine;
+
+    struct vm_debugger debugger; /* set before vm_run(), or nobody */
+    unsigned pauses;             /* vm_pause() without vm_resume(); the first ends when vm_run() starts the vCPUs */
 
     pthread_mutex_t lock; /* guards what follows */
     enum vm_end end;
@@ -85,7 +94,13 @@ void vm_crash(struct vm *vm, struct vcpu *vcpu);
 /* Asks for a reset (or the end, under conf.no_reboot). Any thread; carried out by the loop's. */
 void vm_reset(struct vm *vm);
 
-/* Stops every vCPU at an instruction boundary, and the clock; and lets them go on. Loop's thread. */
+/* An engine has stopped for the debugger: lets every vCPU stand, and tells it. On that vCPU's thread. */
+void vm_debug_stop(struct vm *vm);
+
+/*
+ * Stops every vCPU at an instruction boundary, and the clock; and lets them go on, but for those that are frozen, when there have been as
+ * many calls of the one as of the other. Loop's thread, or before vm_run(): then the VM stands at its first instruction.
+ */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 

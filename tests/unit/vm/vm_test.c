@@ -14,6 +14,7 @@ struct engine_vcpu {
     struct engine_vcpu_conf conf;
     struct x86_state st;
     guest_fn guest;
+    struct engine_debug *debug;
     int runs; /* times run() was called since the last set() */
 };
 
@@ -70,6 +71,11 @@ static void fake_set(struct engine_vcpu *vcpu, const struct x86_state *st)
     vcpu->runs = 0;
 }
 
+static void fake_debug(struct engine_vcpu *vcpu, struct engine_debug *debug)
+{
+    vcpu->debug = debug;
+}
+
 static const struct engine_type fake_engine = {
     .name = "fake",
     .probe = fake_probe,
@@ -81,6 +87,7 @@ static const struct engine_type fake_engine = {
     .kick = fake_kick,
     .get = fake_get,
     .set = fake_set,
+    .debug = fake_debug,
 };
 
 /* Runs until the VM wants the thread, as an engine does. */
@@ -318,6 +325,74 @@ static void test_init_sipi(void **state)
     run_two(guest_starts_ap, guest_ap, boot);
 }
 
+/* ---- a debugger ---- */
+
+static _Atomic int debugger_stops;
+
+/* Stops for the debugger at first, halted; ends the VM when it may go on. */
+static enum engine_exit guest_stops(struct engine_vcpu *vcpu)
+{
+    if (boots > 1)
+        return guest_off(vcpu);
+    vcpu->debug->hit = NULL;
+    vcpu->st.activity = X86_HALTED;
+    vcpu->st.rflags = X86_FLAG_IF;
+    return ENGINE_DEBUG;
+}
+
+static void on_stopped(void *opaque)
+{
+    struct vm *vm = opaque;
+    struct x86_state st;
+
+    debugger_stops++;
+    vm_pause(vm);
+    assert_true(vm->vcpus[0]->debug_stopped);
+    assert_false(vm->vcpus[1]->debug_stopped);
+    vcpu_get_state(vm->vcpus[0], &st);
+    assert_int_equal(st.activity, X86_HALTED);
+    vm_reset(vm); /* which pauses and resumes for itself: they stand nevertheless */
+    vm->debugger.stopped = NULL;
+}
+
+/* The reset after the debugger's pause; from here it lets one vCPU go. */
+static int boot_under_debugger(struct vm *vm, struct err *err)
+{
+    if (++boots == 2) {
+        assert_int_equal(vm->pauses, 2);
+        vm->vcpus[1]->frozen = true;
+        vm_resume(vm);
+    }
+    return 0;
+}
+
+static enum engine_exit guest_runs_once(struct engine_vcpu *vcpu)
+{
+    assert_int_equal(boots, 1); /* frozen, it does not run after the reset */
+    return spin(vcpu);
+}
+
+static void test_debugger(void **state)
+{
+    const struct vm_conf conf = {
+        .engine = &fake_engine, .ram_size = MIB, .ram_low_max = 2 * GIB, .n_vcpus = 2, .crystal_hz = 1000000000};
+    struct err err;
+    struct vm vm;
+
+    boots = 0;
+    guests[0] = guest_stops;
+    guests[1] = guest_runs_once;
+    assert_int_equal(vm_open(&vm, &conf, &err), 0);
+    vm.boot = boot_under_debugger;
+    vm.debugger = (struct vm_debugger){.stopped = on_stopped, .opaque = &vm};
+    assert_int_equal(vm_add_device(&vm, &power_type, NULL, NULL, &err), 0);
+    vcpu_debug(vm.vcpus[0], true);
+    assert_int_equal(vm_run(&vm, &err), 0);
+    assert_int_equal(vm.end, VM_END_OFF);
+    assert_int_equal(debugger_stops, 1);
+    vm_close(&vm);
+}
+
 static void test_refuses(void **state)
 {
     const struct vm_conf conf = {.engine = &fake_engine, .ram_size = MIB, .n_vcpus = VM_MAX_VCPUS + 1};
@@ -334,7 +409,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_power_off), cmocka_unit_test(test_debug_exit), cmocka_unit_test(test_reset),
         cmocka_unit_test(test_crash),     cmocka_unit_test(test_timeout),    cmocka_unit_test(test_halt_and_wake),
-        cmocka_unit_test(test_init_sipi), cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_init_sipi), cmocka_unit_test(test_refuses),    cmocka_unit_test(test_debugger),
     };
     return cmocka_run_group_tests_name("vm", tests, NULL, NULL);
 }
