@@ -123,7 +123,14 @@ void ram_wrote(struct ram *ram, const uint8_t *host, uint64_t len)
         return;
     for (uint64_t p = ram_page(ram, host), end = ram_page(ram, host + len - 1); p <= end; p++)
         if (atomic_load_explicit(&ram->page_flags[p], memory_order_relaxed) & RAM_PAGE_CODE)
-            atomic_fetch_add_explicit(&ram->code_version[p], 1, memory_order_release);
+            ram_code_wrote(ram, p);
+}
+
+void ram_code_wrote(struct ram *ram, uint64_t page)
+{
+    atomic_fetch_add(&ram->code_version[page], 1);
+    if (ram->code_written)
+        ram->code_written(ram->code_opaque, page);
 }
 
 uint64_t ram_resident(const struct ram *ram)

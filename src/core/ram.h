@@ -35,6 +35,9 @@ struct ram {
     uint64_t high;                  /* bytes from 4 GiB */
     _Atomic uint8_t *page_flags;    /* one a page, by offset into the memfd */
     _Atomic uint32_t *code_version; /* one a page: counts writes to pages marked RAM_PAGE_CODE */
+    /* Called after a page's code_version has moved, by whoever moved it; set by an engine before anything runs, or NULL. */
+    void (*code_written)(void *opaque, uint64_t page);
+    void *code_opaque;
 };
 
 /* size: bytes, a multiple of 4 KiB, from 64 KiB to 1 TiB; low_max: where the PCI hole begins. */
@@ -68,6 +71,9 @@ int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;
  * they run a block. Threads that answer no engine's requests (all but vCPUs) use ram_write(), which orders store and look.
  */
 void ram_wrote(struct ram *ram, const uint8_t *host, uint64_t len);
+
+/* Moves the code_version of one page on. */
+void ram_code_wrote(struct ram *ram, uint64_t page);
 
 /* Bytes of guest RAM that the host has backed by now. */
 uint64_t ram_resident(const struct ram *ram);

@@ -142,8 +142,12 @@ void code_mark(struct interp *c, const uint8_t *host, uint64_t gpa)
     engine->code_gpa = align_down(gpa, RAM_PAGE_SIZE);
     uint64_t epoch = atomic_fetch_add(&engine->code_epoch, 1) + 1;
     for (unsigned i = 0; i < engine->n_vcpus; i++) {
-        if (engine->vcpus[i] && engine->vcpus[i] != c)
-            atomic_store(&engine->vcpus[i]->code_request, true);
+        struct interp *other = engine->vcpus[i];
+        if (!other || other == c)
+            continue;
+        atomic_store(&other->code_request, true);
+        if (other->hooks)
+            other->hooks->requested(other);
     }
     mmu_drop_write(c, gpa);
     atomic_store(&c->code_seen, epoch);
@@ -169,7 +173,7 @@ static void maybe_unmark(struct ram *ram, uint64_t page)
     /* Flags first: who takes the new version then finds that it must mark the page. If they have changed, another vCPU was here. */
     uint8_t clear = (uint8_t)(flags & ~(RAM_PAGE_CODE | RAM_PAGE_MARKED));
     if (atomic_compare_exchange_strong(&ram->page_flags[page], &flags, clear))
-        atomic_fetch_add(&ram->code_version[page], 1);
+        ram_code_wrote(ram, page);
 }
 
 /* ---- building ---- */

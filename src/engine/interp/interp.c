@@ -167,6 +167,20 @@ void interp_block(struct interp *c, uint64_t limit)
     run_block(c, block, block->n <= limit ? block->n : limit);
 }
 
+uint64_t interp_one(struct interp *c)
+{
+    unsigned decode_max = c->decode_max;
+    uint64_t rip = c->st.rip;
+
+    c->decode_max = 1; /* what follows is no business of ours */
+    struct code_block *block = code_find(c);
+    c->decode_max = decode_max;
+    uint64_t next = rip + block->insn[0].len;
+    run_block(c, block, 1);
+    c->cur = NULL;
+    return next;
+}
+
 static void run_blocks(struct interp *c)
 {
     struct code_block *block = NULL;

@@ -92,6 +92,8 @@ struct interp_hooks {
     void (*tlb_flushed)(struct interp *c, bool global);
     /* Those of the page at lin; with maybe_large, it may have been a large one: up to the GiB around. */
     void (*tlb_page_flushed)(struct interp *c, uint64_t lin, bool maybe_large);
+    /* From any thread: c->code_request is set. */
+    void (*requested)(struct interp *c);
 };
 
 struct interp {

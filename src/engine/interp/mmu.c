@@ -424,6 +424,11 @@ uint8_t mmu_fetch_byte(struct interp *c, uint64_t gpa)
     return byte;
 }
 
+bool mmu_fetch_global(const struct interp *c, uint64_t lin)
+{
+    return c->tlb_code[x86_cpl(&c->st) == 3][(lin >> 12) % ARRAY_SIZE(c->tlb_code[0])].gpa & TLB_GLOBAL;
+}
+
 /* ---- invalidation ---- */
 
 #define CODE_NO_TAG UINT64_C(1) /* never equals a page address */

@@ -106,6 +106,9 @@ void mmu_check_write_at(struct interp *c, unsigned cpl, uint64_t lin, unsigned l
 const uint8_t *mmu_fetch(struct interp *c, uint64_t lin, uint64_t *gpa);
 uint8_t mmu_fetch_byte(struct interp *c, uint64_t gpa);
 
+/* Whether the translation that mmu_fetch(c, lin) has just used is a global one. */
+bool mmu_fetch_global(const struct interp *c, uint64_t lin);
+
 void mmu_flush_all(struct interp *c);
 void mmu_flush_nonglobal(struct interp *c);
 void mmu_flush_page(struct interp *c, uint64_t lin);

@@ -1,0 +1,437 @@
+/*
+ * The translator's outside and its run loop: finds the block for RIP, runs generated code until it leaves, does what it left for.
+ *
+ * Threads: all for the vCPU's own thread, but bt_kick() and the hook on written pages (any).
+ */
+#include "engine/bt/bt_engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine/bt/translate.h"
+#include "engine/interp/code.h"
+#include "engine/interp/fault.h"
+#include "engine/interp/mmu.h"
+#include "engine/interp/seg.h"
+#include "engine/interp/vector.h"
+
+/* Generated code: all vCPUs together, and what one has at least. */
+#define CACHE_DEFAULT (32 * MIB)
+#define CACHE_LEAST   (8 * MIB)
+
+struct engine_vcpu {
+    struct bt bt;
+};
+
+/* ---- being told ---- */
+
+static void kick(struct bt *bt)
+{
+    atomic_store(&bt->poll, 1);
+    signal_kick(bt);
+}
+
+static void bt_kick(struct engine_vcpu *vcpu)
+{
+    kick(&vcpu->bt);
+}
+
+static void on_request(struct interp *c)
+{
+    kick(bt_of(c));
+}
+
+/* Any thread: the page's code_version has moved. */
+static void on_code_written(void *opaque, uint64_t page)
+{
+    struct bt_engine *engine = opaque;
+    uint16_t holders = atomic_load(&engine->holders[page]);
+
+    while (holders) {
+        unsigned i = (unsigned)__builtin_ctz(holders);
+        struct bt *bt = engine->vcpus[i];
+        holders &= (uint16_t)(holders - 1);
+        if (!bt)
+            continue;
+        atomic_store(&bt->pages_written, true);
+        if (!bt->thread_known || !pthread_equal(bt->thread, pthread_self()))
+            kick(bt);
+    }
+}
+
+static void on_tlb_flushed(struct interp *c, bool global)
+{
+    if (bt_of(c)->jump)
+        jump_flush(bt_of(c), global);
+}
+
+static void on_tlb_page_flushed(struct interp *c, uint64_t lin, bool maybe_large)
+{
+    jump_flush_page(bt_of(c), lin, maybe_large);
+}
+
+static const struct interp_hooks hooks = {
+    .tlb_flushed = on_tlb_flushed,
+    .tlb_page_flushed = on_tlb_page_flushed,
+    .requested = on_request,
+};
+
+/* ---- running ---- */
+
+static bool is_due(const struct bt *bt)
+{
+    const struct interp *c = &bt->c;
+    uint32_t pending = atomic_load_explicit(&c->conf.port->pending, memory_order_relaxed) & c->pin_mask;
+
+    return c->attention | pending | atomic_load_explicit(&c->code_request, memory_order_relaxed);
+}
+
+/* Runs generated code until it leaves. */
+static void enter(struct bt *bt, const uint8_t *code)
+{
+    bt->target = code;
+    atomic_store(&bt->in_guest, true);
+    if (LIKELY(!atomic_load(&bt->poll)))
+        thunk_run(bt, code);
+    else
+        bt->leave = BT_LEAVE_NONE;
+    atomic_store(&bt->in_guest, false);
+}
+
+/* The counted block has run up to the instruction at RIP, not included. */
+static void count_to(struct bt *bt, uint64_t rip)
+{
+    const struct bt_block *block = bt->counted;
+    uint16_t n = 0;
+
+    for (uint64_t at = block->rip; at < rip && n < block->n; n++)
+        at += block->lengths[n];
+    bt->c.n_insn += n;
+}
+
+/* The slow path: interprets the instruction at RIP. Returns the host address to go on at, or NULL: find the block for the new RIP. */
+static const uint8_t *slow(struct bt *bt)
+{
+    struct interp *c = &bt->c;
+    const uint8_t *resume = (const uint8_t *)(uintptr_t)bt->arg0;
+    uint64_t next;
+
+    bt->stats.slow++;
+    if (bt->counted) {
+        count_to(bt, bt->arg1);
+        resume = NULL;
+    }
+    c->st.rip = bt->arg1;
+    bt->dropped = false;
+    next = interp_one(c);
+    cache_check_pages(bt);
+    return resume && c->st.rip == next && !is_due(bt) && !bt->dropped ? resume : NULL;
+}
+
+/* Where an indirect jump went, if that is an address; else RIP and RSP are those before it, and the interpreter shall fault. */
+static bool arrive(struct bt *bt)
+{
+    struct interp *c = &bt->c;
+
+    bt->stats.misses++;
+    if (bt->counted)
+        c->n_insn += bt->counted->n;
+    c->st.rip = bt->arg0;
+    if (seg_canonical(c->st.rip))
+        return true;
+    c->st.rip = bt->indirect_rip;
+    c->st.gpr[X86_RSP] = bt->indirect_rsp;
+    interp_one(c);
+    return false;
+}
+
+/* What the jump led to is known by now: joins them, unless they are gone. */
+static void join(struct bt *bt, uint32_t number, struct bt_block *to, uint64_t flushes)
+{
+    if (flushes != bt->stats.flushes || bt->counted)
+        return;
+    struct bt_link *link = cache_link(bt, number);
+    if (link->from->dead)
+        return;
+    cache_join(bt, link, to);
+    if (link->from->unhooked)
+        cache_rehook(bt, link->from);
+}
+
+/* Generated code has left: where it shall go on, or NULL when the run loop is to look. */
+static const uint8_t *answer(struct bt *bt)
+{
+    struct interp *c = &bt->c;
+    uint32_t number = (uint32_t)bt->arg0;
+    uint64_t flushes = bt->stats.flushes;
+    struct bt_block *block;
+
+    switch ((enum bt_leave)bt->leave) {
+    case BT_LEAVE_SLOW:
+        return slow(bt);
+    case BT_LEAVE_MISS:
+        if (!arrive(bt) || is_due(bt) || bt->counted)
+            return NULL;
+        block = cache_find(bt, c->st.rip);
+        if (block)
+            jump_enter(bt, block);
+        return block ? block->body_saved : NULL;
+    case BT_LEAVE_LINK:
+        bt->stats.links++;
+        c->st.rip = cache_link(bt, number)->rip;
+        if (bt->counted)
+            c->n_insn += cache_link(bt, number)->n;
+        if (is_due(bt) || bt->counted)
+            return NULL;
+        block = cache_find(bt, c->st.rip);
+        if (block)
+            join(bt, number, block, flushes);
+        return block ? block->body_saved : NULL;
+    case BT_LEAVE_POLL:
+        bt->stats.polls++;
+        c->st.rip = bt->arg0;
+        return NULL;
+    case BT_LEAVE_NONE:
+        return NULL;
+    }
+    return NULL;
+}
+
+/* Code that is not translated: 16-bit, across pages, or up to a limit of instructions. */
+static void interpret(struct bt *bt)
+{
+    struct interp *c = &bt->c;
+    uint64_t before = c->n_insn;
+
+    interp_block(c, c->stop_at - c->n_insn);
+    bt->stats.interpreted += c->n_insn - before;
+}
+
+/* From one look at what is due to the next. true: leave run(). */
+static bool run_some(struct bt *bt)
+{
+    struct interp *c = &bt->c;
+    struct bt_block *block = NULL;
+
+    c->cur = NULL;
+    if (c->n_insn >= c->stop_at) {
+        c->exit = ENGINE_DEBUG;
+        return true;
+    }
+    atomic_store(&bt->poll, 0);
+    if (is_due(bt) && interp_attend(c))
+        return true;
+    if (c->attention & ATTN_STEP) {
+        interp_step(c);
+        return false;
+    }
+    cache_check_pages(bt);
+    bt->mode = mode_now(bt);
+    if (bt->mode != BT_MODE_NONE) {
+        bt->mode |= c->stop_at == UINT64_MAX ? 0 : BT_MODE_COUNTED;
+        jump_select(bt);
+        block = cache_find(bt, c->st.rip);
+    }
+    if (!block || block->n > c->stop_at - c->n_insn) {
+        interpret(bt);
+        return false;
+    }
+    bt->counted = bt->mode & BT_MODE_COUNTED ? block : NULL;
+    for (const uint8_t *code = block->body_saved; code; code = answer(bt))
+        enter(bt, code);
+    return false;
+}
+
+static enum engine_exit bt_run(struct engine_vcpu *vcpu, uint64_t limit)
+{
+    struct bt *bt = &vcpu->bt;
+    struct interp *c = &bt->c;
+
+    if (signal_thread(bt) < 0)
+        return ENGINE_FAIL;
+    bt->thread = pthread_self();
+    bt->thread_known = true;
+    code_enter(c);
+    c->attention |= ATTN_RECHECK;
+    c->stop_at = limit ? c->n_insn + limit : UINT64_MAX;
+    c->cur = NULL;
+    while (setjmp(c->unwind) != 0) {
+        if (!interp_unwound(c))
+            goto out;
+    }
+    while (!run_some(bt))
+        ;
+out:
+    c->cur = NULL;
+    code_written(c);
+    code_leave(c);
+    c->conf.stats->instructions = c->n_insn;
+    return c->exit;
+}
+
+/* ---- life ---- */
+
+static int bt_probe(struct err *err)
+{
+    return 0;
+}
+
+static void bt_close(struct engine *e)
+{
+    struct bt_engine *engine = (struct bt_engine *)e;
+
+    engine->engine.ram->code_written = NULL;
+    munmap((void *)engine->holders, engine->n_pages * sizeof(*engine->holders));
+    interp_engine_fini(e);
+    free(engine->vcpus);
+    free(engine);
+}
+
+static int bt_open(struct engine **enginep, struct ram *ram, unsigned n_vcpus, struct err *err)
+{
+    struct bt_engine *engine = calloc(1, sizeof(*engine));
+    int ret = -ENOMEM;
+
+    if (!engine)
+        return err_set(err, -ENOMEM, "engine: out of memory");
+    engine->cache_size = CACHE_DEFAULT / n_vcpus < CACHE_LEAST ? CACHE_LEAST * n_vcpus : CACHE_DEFAULT;
+    engine->n_pages = ram->size >> RAM_PAGE_SHIFT;
+    engine->vcpus = calloc(n_vcpus, sizeof(struct bt *));
+    engine->holders = mmap(NULL, engine->n_pages * sizeof(*engine->holders), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!engine->vcpus || engine->holders == MAP_FAILED) {
+        err_set(err, ret, "engine: out of memory");
+        goto fail;
+    }
+    ret = signal_open(err);
+    if (ret < 0)
+        goto fail;
+    ret = interp_engine_init(&engine->engine, ram, n_vcpus, err);
+    if (ret < 0)
+        goto fail;
+    ram->code_opaque = engine;
+    ram->code_written = on_code_written;
+    *enginep = &engine->engine;
+    return 0;
+
+fail:
+    if (engine->holders != MAP_FAILED)
+        munmap((void *)engine->holders, engine->n_pages * sizeof(*engine->holders));
+    free(engine->vcpus);
+    free(engine);
+    return ret;
+}
+
+/* Below 2 GiB, for the absolute addresses of generated code. */
+static struct engine_vcpu *allocate(void)
+{
+    void *p =
+        mmap(NULL, sizeof(struct engine_vcpu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static int open_translator(struct bt *bt, struct err *err)
+{
+    uint64_t size = bt->engine->cache_size / bt->engine->engine.n_vcpus;
+    int ret;
+
+    bt->has_avx = bt->c.conf.cpuid->feat.avx;
+    bt->host_mxcsr = VECTOR_MXCSR_DEFAULT;
+    bt->trans = calloc(1, sizeof(*bt->trans));
+    if (!bt->trans)
+        return err_set(err, -ENOMEM, "translator: out of memory");
+    ret = jit_arena_open(&bt->arena, size, err);
+    if (ret < 0)
+        goto free_trans;
+    ret = thunk_open(bt);
+    if (ret < 0) {
+        err_set(err, ret, "code cache of %zu bytes: too small", (size_t)size);
+        goto close_arena;
+    }
+    ret = cache_open(bt, size, err);
+    if (ret < 0)
+        goto close_arena;
+    ret = jump_open(bt, err);
+    if (ret < 0)
+        goto close_cache;
+    return 0;
+
+close_cache:
+    cache_close(bt);
+close_arena:
+    jit_arena_close(&bt->arena);
+free_trans:
+    free(bt->trans);
+    return ret;
+}
+
+static int bt_vcpu_open(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpup,
+                        struct err *err)
+{
+    struct engine_vcpu *vcpu = allocate();
+    int ret;
+
+    if (!vcpu)
+        return err_set(err, -ENOMEM, "vCPU %u: no memory below 2 GiB for the translator", conf->index);
+    struct bt *bt = &vcpu->bt;
+    bt->engine = (struct bt_engine *)engine;
+    bt->c.hooks = &hooks;
+    ret = interp_vcpu_init(&bt->c, engine, conf, err);
+    if (ret < 0)
+        goto unmap;
+    ret = open_translator(bt, err);
+    if (ret < 0)
+        goto fini_interp;
+    bt->engine->vcpus[conf->index] = bt;
+    *vcpup = vcpu;
+    return 0;
+
+fini_interp:
+    interp_vcpu_fini(&bt->c);
+unmap:
+    munmap(vcpu, sizeof(*vcpu));
+    return ret;
+}
+
+static void bt_vcpu_close(struct engine_vcpu *vcpu)
+{
+    struct bt *bt = &vcpu->bt;
+
+    bt->engine->vcpus[bt->c.conf.index] = NULL;
+    jump_close(bt);
+    cache_close(bt);
+    jit_arena_close(&bt->arena);
+    free(bt->trans);
+    interp_vcpu_fini(&bt->c);
+    munmap(vcpu, sizeof(*vcpu));
+}
+
+static void bt_get(struct engine_vcpu *vcpu, struct x86_state *st)
+{
+    interp_get_state(&vcpu->bt.c, st);
+}
+
+static void bt_set(struct engine_vcpu *vcpu, const struct x86_state *st)
+{
+    interp_set_state(&vcpu->bt.c, st);
+}
+
+static void bt_debug(struct engine_vcpu *vcpu, struct engine_debug *debug)
+{
+    interp_debug(&vcpu->bt.c, debug);
+}
+
+const struct engine_type bt_engine = {
+    .name = "bt",
+    .probe = bt_probe,
+    .open = bt_open,
+    .close = bt_close,
+    .vcpu_open = bt_vcpu_open,
+    .vcpu_close = bt_vcpu_close,
+    .run = bt_run,
+    .kick = bt_kick,
+    .get = bt_get,
+    .set = bt_set,
+    .debug = bt_debug,
+};

@@ -1,0 +1,242 @@
+/*
+ * The translator's inside: one vCPU of it, and what its stages offer one another.
+ *
+ *   bt.c         engine_type: open, run loop, get and set
+ *   mode.c       what a translation depends on besides its bytes and address
+ *   cache.c      translated blocks: finding, linking, invalidation, eviction
+ *   jump.c       the jump caches, through which indirect and far-off jumps find their blocks
+ *   thunk.c      generated code between C and the guest: enter, leave
+ *   translate.c  from guest bytes to a block: decodes, decides for each instruction how it is translated
+ *   flags.c      which status flags somebody may still see, and keeping them over code that needs EFLAGS
+ *   memory.c     memory operands: the inline lookup in the software TLB
+ *   recode.c     instructions that run as they are, with registers and memory operands put in place
+ *   pushpop.c      PUSH, POP and their kin
+ *   flow.c       jumps, calls, returns, and the ends of blocks
+ *
+ * The guest's instruction set is the host's, so the guest's registers are the host's: each general register lives in the one of its own
+ * number, but R10 and R11, which live in memory (`c.st.gpr`) and leave the host's to generated code. Vector registers and MXCSR live in the
+ * host's, the status flags in EFLAGS or, as LAHF and SETO give them, in `flags`. All else is in the embedded interpreter's state, which is also
+ * the slow path: whatever the fast path cannot do (a TLB miss, a fault, a device, an instruction that is not translated), one
+ * instruction is interpreted, and translated code goes on behind it. So there is one implementation of what an instruction means.
+ *
+ * At each instruction's start the guest's state is complete: registers as above, flags in EFLAGS or in `flags` (the translator knows where).
+ * No table for precise exceptions is needed.
+ *
+ * struct bt lies below 2 GiB, so that generated code reaches it by absolute addresses and needs no register for it.
+ */
+#ifndef ENGINE_BT_BT_H
+#define ENGINE_BT_BT_H
+
+#include "engine/interp/interp_engine.h"
+#include "jit/arena.h"
+#include "jit/emit.h"
+
+/* The registers that generated code has for itself; the guest's of the same numbers live in memory. */
+#define BT_T0 EMIT_R10
+#define BT_T1 EMIT_R11
+
+/* Why generated code came back to C. */
+enum bt_leave {
+    BT_LEAVE_NONE,
+    BT_LEAVE_SLOW, /* interpret the instruction at arg1 (RIP), then go on at host address arg0 */
+    BT_LEAVE_MISS, /* an indirect jump to RIP arg0 found nothing in the jump cache */
+    BT_LEAVE_LINK, /* a direct jump that has no target yet: arg0 is its struct bt_link's number */
+    BT_LEAVE_POLL, /* something is due before the instruction at RIP arg0 */
+};
+
+/* How generated code is left: jumps to these, with arg0 in T0 and arg1 in T1. The flags are in `flags`. */
+struct bt_thunks {
+    void (*enter)(void); /* from C: runs guest code at bt->target until it leaves */
+    const uint8_t *slow, *miss, *link, *poll;
+    const uint8_t *end; /* behind the last one */
+};
+
+struct bt_cache; /* cache.c */
+struct bt_jump;  /* jump.c */
+
+struct bt_stats {
+    uint64_t blocks, guest_bytes, host_bytes, guest_insns; /* translated so far */
+    uint64_t slow, misses, links, polls;                   /* ways out of generated code */
+    uint64_t interpreted;                                  /* instructions in modes that are not translated */
+    uint64_t invalidated, flushes;
+};
+
+struct bt {
+    struct interp c;
+
+    /* For generated code. */
+    uint64_t jump_base8;                 /* current jump cache's address / 8; its low 16 bits are 0 */
+    uint64_t indirect_rip, indirect_rsp; /* of the last indirect jump or return as it began, for those to nowhere */
+    uint64_t call_target;                /* of the indirect call at hand */
+    _Atomic uint32_t poll;               /* not 0: something is due; set from any thread */
+    uint16_t flags;                      /* AH, AL as after LAHF and SETO AL */
+    uint32_t leave;                      /* enum bt_leave */
+    uint64_t arg0, arg1;
+    const uint8_t *target; /* where `enter` goes on */
+    uint64_t host_rsp;
+    uint32_t host_mxcsr;
+
+    /* For C. */
+    struct bt_thunks thunks;
+    struct jit_arena arena;
+    struct bt_cache *cache;
+    struct bt_jump *jump;
+    struct trans *trans;      /* translate.h: room for the block being translated */
+    uint32_t mode;            /* of the code that runs; mode.c */
+    struct bt_block *counted; /* the block that runs in counted mode */
+    bool has_avx;             /* the host's vector registers are 256 bits wide */
+    _Atomic bool in_guest;    /* bt->target is about to run, or generated code runs */
+    pthread_t thread;         /* that runs it; valid with in_guest */
+    bool thread_known;
+    bool dropped;               /* blocks were dropped since this was last cleared: host addresses in them are void */
+    _Atomic bool pages_written; /* a page with blocks of this vCPU was; from any thread */
+    struct bt_stats stats;
+    struct bt_engine *engine;
+};
+
+struct bt_engine {
+    struct engine engine; /* first: what the embedded interpreters share */
+    uint64_t cache_size;  /* bytes of generated code, all vCPUs together */
+    struct bt **vcpus;
+    _Atomic uint16_t *holders; /* for each page of RAM: vCPUs with blocks made from it, a bit each */
+    uint64_t n_pages;
+};
+
+static inline struct bt *bt_of(struct interp *c)
+{
+    return (struct bt *)c;
+}
+
+/* The absolute address of a field, for generated code. */
+#define BT_ABS(bt, field) ((uint32_t)(uintptr_t) & (bt)->field)
+
+/* ---- thunk.c ---- */
+
+/* Generates them at the arena's start. 0 or -ENOSPC. */
+int thunk_open(struct bt *bt) MUST_CHECK;
+
+/* Runs guest code from `code` until it leaves; bt->leave tells why. */
+void thunk_run(struct bt *bt, const uint8_t *code);
+
+/* ---- mode.c ---- */
+
+/*
+ * What a translation depends on: the code size, segments (flat or not), privilege, who accesses memory, the direction flag, which
+ * register files may be used. As bits, so that it is part of a block's key.
+ */
+#define BT_MODE_64        (1u << 0) /* else 32-bit protected or compatibility mode */
+#define BT_MODE_MMU       (3u << 1) /* enum mmu_index */
+#define BT_MODE_MMU_SHIFT 1
+#define BT_MODE_CPL_SHIFT 3
+#define BT_MODE_CPL       (3u << BT_MODE_CPL_SHIFT)
+#define BT_MODE_DF        (1u << 5)
+#define BT_MODE_X87       (1u << 6) /* CR0.EM and TS clear */
+#define BT_MODE_SSE       (1u << 7)
+#define BT_MODE_AVX       (1u << 8)
+#define BT_MODE_COUNTED   (1u << 9)  /* each block leaves to C, which counts instructions: runs with a limit */
+#define BT_MODE_NONE      UINT32_MAX /* such code is interpreted */
+
+/* The mode of the state in bt->c. */
+uint32_t mode_now(const struct bt *bt);
+
+/* ---- cache.c ---- */
+
+struct bt_link;
+
+struct bt_block {
+    struct bt_block *next;      /* in its hash bucket */
+    struct bt_block *page_next; /* on the same physical page */
+    struct bt_link *incoming;   /* direct jumps that lead here */
+    uint64_t rip, gpa;          /* linear and physical address of its first byte */
+    uint32_t mode;
+    uint16_t source_len;
+    uint16_t n;             /* instructions */
+    const uint8_t *source;  /* the bytes it was made from */
+    const uint8_t *lengths; /* of its instructions */
+    bool global;            /* its page's mapping is */
+    bool dead;              /* invalidated: may still run to its next exit, is found no more */
+    bool unhooked;          /* its links lead to their stubs for once: see signal.c */
+    uint32_t first_link, n_links;
+    const uint8_t *code, *code_end;
+    const uint8_t *landing;    /* for jumps through the jump cache: RIP in T0, flags saved */
+    const uint8_t *body_saved; /* flags in bt->flags */
+    const uint8_t *body_live;  /* flags in EFLAGS */
+};
+
+/* A direct jump out of a block. */
+struct bt_link {
+    struct bt_link *next; /* of those that lead to the same block */
+    struct bt_block *from;
+    uint8_t *at;            /* its displacement, where it is written */
+    const uint8_t *stub;    /* where it leads while it has no target: asks for one */
+    const uint8_t *through; /* or when it cannot have one: jumps through the jump cache */
+    struct bt_link *cross_next;
+    uint64_t rip;        /* its target */
+    struct bt_block *to; /* or NULL */
+    uint16_t n;          /* instructions of its block up to it */
+    bool live;           /* comes with the flags in EFLAGS */
+    bool same_page;
+    bool from_global;
+    bool in_cross; /* on the list through cross_next */
+};
+
+int cache_open(struct bt *bt, uint64_t size, struct err *err) MUST_CHECK;
+void cache_close(struct bt *bt);
+
+/* The block for RIP in the current mode, translated if need be. Raises what fetching raises. NULL: this code must be interpreted. */
+struct bt_block *cache_find(struct bt *bt, uint64_t rip);
+
+/* A new link of the block being translated, numbered for generated code; NULL when there is no room. */
+struct bt_link *cache_new_link(struct bt *bt, struct bt_block *block, uint32_t *number);
+struct bt_link *cache_link(struct bt *bt, uint32_t number);
+
+/* Makes the jump lead straight to the block where that may be, else through the jump cache. */
+void cache_join(struct bt *bt, struct bt_link *link, struct bt_block *to);
+
+/* Mappings of kernel code have changed: jumps from page to page must find their targets anew. */
+void cache_unlink_cross(struct bt *bt);
+
+/* A copy that lives as long as the blocks; NULL when there is no room. */
+uint8_t *cache_keep(struct bt *bt, const uint8_t *bytes, size_t len);
+
+/* Makes all jumps out of the block lead to their stubs, and back. */
+void cache_unhook(struct bt *bt, struct bt_block *block);
+void cache_rehook(struct bt *bt, struct bt_block *block);
+
+/* The block whose code holds the host address, or NULL. Async-signal-safe while generated code runs. */
+struct bt_block *cache_at(struct bt *bt, uintptr_t pc);
+
+/* Drops blocks whose page's code_version has moved. */
+void cache_check_pages(struct bt *bt);
+
+/* Drops everything. Not while translated code is on its way to return. */
+void cache_flush(struct bt *bt);
+
+/* ---- signal.c ---- */
+
+/* Once a process; once a thread that runs vCPUs. */
+int signal_open(struct err *err) MUST_CHECK;
+int signal_thread(struct bt *bt) MUST_CHECK;
+
+/* From any thread: makes generated code of bt leave soon. bt->poll is set. */
+void signal_kick(struct bt *bt);
+
+/* ---- jump.c ---- */
+
+int jump_open(struct bt *bt, struct err *err) MUST_CHECK;
+void jump_close(struct bt *bt);
+
+/* Makes the jump cache of bt->mode the current one. */
+void jump_select(struct bt *bt);
+
+/* Remembers a block of the current mode. */
+void jump_enter(struct bt *bt, const struct bt_block *block);
+
+/* Forgets a block, in all modes. */
+void jump_forget(struct bt *bt, const struct bt_block *block);
+
+/* Translations were flushed: as struct interp_hooks. */
+void jump_flush(struct bt *bt, bool global);
+void jump_flush_page(struct bt *bt, uint64_t lin, bool maybe_large);
+
+#endif

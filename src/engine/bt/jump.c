@@ -1,0 +1,191 @@
+/*
+ * The jump caches: for each mode a table from the low 16 bits of RIP to host code, where indirect and far-off direct jumps go at once. What
+ * they find there compares RIP (in T0) with its own and leaves as a miss when it is another; so an entry may be stale
+ * but never wrong, as long as blocks under mappings that have changed are taken out.
+ *
+ * A table is 512 KiB, aligned to as much: its address / 8 has 16 zero bits, into which generated code moves those of RIP without touching
+ * flags. Slots in use are noted, so that a flush takes as long as the table has entries.
+ */
+#include "engine/bt/bt.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine/interp/mmu.h"
+
+#define N_TABLES    16
+#define SLOTS       65536u
+#define TABLE_BYTES (SLOTS * sizeof(const uint8_t *))
+#define NOTES       8192u /* slots in use that are remembered; beyond, a flush clears the whole table */
+#define PAGE_SLOTS  4096u
+
+struct note {
+    uint16_t slot;
+    bool global;
+};
+
+struct table {
+    uint32_t mode;
+    const uint8_t **slots;
+    unsigned n_notes;
+    uint64_t pages[64]; /* a bit for each page number modulo 4096: it may have entries */
+    uint64_t gibs;      /* the same for GiBs, modulo 64 */
+    struct note notes[NOTES];
+};
+
+struct bt_jump {
+    uint8_t *memory;
+    struct table table[N_TABLES];
+    unsigned n_tables, next_table;
+    struct table *now;
+};
+
+int jump_open(struct bt *bt, struct err *err)
+{
+    struct bt_jump *jump = calloc(1, sizeof(*jump));
+
+    if (!jump)
+        return err_set(err, -ENOMEM, "jump cache: out of memory");
+    jump->memory = mmap(NULL, (N_TABLES + 1) * TABLE_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (jump->memory == MAP_FAILED) {
+        free(jump);
+        return err_set(err, -ENOMEM, "jump cache: out of memory");
+    }
+    bt->jump = jump;
+    return 0;
+}
+
+void jump_close(struct bt *bt)
+{
+    munmap(bt->jump->memory, (N_TABLES + 1) * TABLE_BYTES);
+    free(bt->jump);
+}
+
+static void clear_slots(const struct bt *bt, struct table *t, unsigned first, unsigned n)
+{
+    for (unsigned i = first; i < first + n; i++)
+        t->slots[i] = bt->thunks.miss;
+}
+
+static void clear_table(const struct bt *bt, struct table *t)
+{
+    if (t->n_notes > NOTES)
+        clear_slots(bt, t, 0, SLOTS);
+    else
+        for (unsigned i = 0; i < t->n_notes; i++)
+            t->slots[t->notes[i].slot] = bt->thunks.miss;
+    t->n_notes = 0;
+    t->gibs = 0;
+    memset(t->pages, 0, sizeof(t->pages));
+}
+
+/* Global ones stay. What was not noted goes. */
+static void clear_local(const struct bt *bt, struct table *t)
+{
+    unsigned kept = 0;
+
+    if (t->n_notes > NOTES) {
+        clear_table(bt, t);
+        return;
+    }
+    for (unsigned i = 0; i < t->n_notes; i++) {
+        if (t->notes[i].global)
+            t->notes[kept++] = t->notes[i];
+        else
+            t->slots[t->notes[i].slot] = bt->thunks.miss;
+    }
+    t->n_notes = kept;
+}
+
+static struct table *add_table(struct bt *bt)
+{
+    struct bt_jump *jump = bt->jump;
+    struct table *t;
+
+    if (jump->n_tables == N_TABLES) {
+        t = &jump->table[jump->next_table];
+        jump->next_table = (jump->next_table + 1) % N_TABLES;
+        clear_table(bt, t);
+        return t;
+    }
+    t = &jump->table[jump->n_tables];
+    uintptr_t first = align_up((uintptr_t)jump->memory, TABLE_BYTES);
+    t->slots = (const uint8_t **)(first + jump->n_tables * TABLE_BYTES);
+    clear_slots(bt, t, 0, SLOTS);
+    jump->n_tables++;
+    return t;
+}
+
+void jump_select(struct bt *bt)
+{
+    struct bt_jump *jump = bt->jump;
+    struct table *t = NULL;
+
+    if (jump->now && jump->now->mode == bt->mode)
+        return;
+    for (unsigned i = 0; i < jump->n_tables && !t; i++)
+        if (jump->table[i].mode == bt->mode)
+            t = &jump->table[i];
+    if (!t) {
+        t = add_table(bt);
+        t->mode = bt->mode;
+    }
+    jump->now = t;
+    bt->jump_base8 = (uintptr_t)t->slots / 8;
+}
+
+static void note_page(struct table *t, uint64_t lin)
+{
+    t->pages[(lin >> 12) / 64 % 64] |= UINT64_C(1) << (lin >> 12) % 64;
+    t->gibs |= UINT64_C(1) << (lin >> 30) % 64;
+}
+
+void jump_enter(struct bt *bt, const struct bt_block *block)
+{
+    struct table *t = bt->jump->now;
+    uint16_t slot = (uint16_t)block->rip;
+
+    t->slots[slot] = block->landing;
+    note_page(t, block->rip);
+    if (t->n_notes < NOTES)
+        t->notes[t->n_notes] = (struct note){slot, block->global};
+    if (t->n_notes <= NOTES)
+        t->n_notes++;
+}
+
+void jump_forget(struct bt *bt, const struct bt_block *block)
+{
+    uint16_t slot = (uint16_t)block->rip;
+
+    for (unsigned i = 0; i < bt->jump->n_tables; i++)
+        if (bt->jump->table[i].slots[slot] == block->landing)
+            bt->jump->table[i].slots[slot] = bt->thunks.miss;
+}
+
+void jump_flush(struct bt *bt, bool global)
+{
+    for (unsigned i = 0; i < bt->jump->n_tables; i++) {
+        if (global)
+            clear_table(bt, &bt->jump->table[i]);
+        else
+            clear_local(bt, &bt->jump->table[i]);
+    }
+    if (global)
+        cache_unlink_cross(bt);
+}
+
+void jump_flush_page(struct bt *bt, uint64_t lin, bool maybe_large)
+{
+    for (unsigned i = 0; i < bt->jump->n_tables; i++) {
+        struct table *t = &bt->jump->table[i];
+        if (maybe_large && (t->gibs >> (lin >> 30) % 64 & 1)) {
+            clear_table(bt, t);
+            cache_unlink_cross(bt);
+        } else if (t->pages[(lin >> 12) / 64 % 64] >> (lin >> 12) % 64 & 1) {
+            clear_slots(bt, t, (unsigned)(lin & 0xf000), PAGE_SLOTS);
+            cache_unlink_cross(bt);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+/*
+ * Memory operands, soft: an inline lookup in the interpreter's software TLB (interp/mmu.h). Every access of generated code to guest memory is
+ * emitted here, and each is checked: a page that the TLB does not allow, an access that leaves its page, or one that must be
+ * aligned and is not, is interpreted.
+ *
+ *     lea   t0, [operand]
+ *     mov   t1, t0 ; shr t1, 7 ; and t1, mask     the entry's offset
+ *     xor   t0, [tlb + t1].tag                    the offset in the page, if it is this page's entry
+ *     cmp   t0, 4096 - size ; ja slow
+ *     mov   t1, [tlb + t1].addend
+ *     op    [operand + t1]
+ */
+#include "engine/bt/translate.h"
+
+#define ENTRY_SHIFT 5 /* log2 of sizeof(struct tlb_entry) */
+#define INDEX_MASK  ((TLB_SIZE - 1) << ENTRY_SHIFT)
+#define ALU_AND     4
+#define ALU_CMP     7
+
+_Static_assert(sizeof(struct tlb_entry) == 1 << ENTRY_SHIFT, "the lookup scales by shifts");
+
+/* ---- from Zydis ---- */
+
+static uint8_t gpr_of(ZydisRegister reg)
+{
+    return reg == ZYDIS_REGISTER_NONE ? EMIT_NONE : (uint8_t)ZydisRegisterGetId(reg);
+}
+
+bool mem_operand(const struct trans_insn *in, const ZydisDecodedOperand *op, bool code64, struct mem_operand *mem)
+{
+    const ZydisDecodedOperandMem *m = &op->mem;
+    bool rip = m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP;
+
+    if ((m->type != ZYDIS_MEMOP_TYPE_MEM && m->type != ZYDIS_MEMOP_TYPE_AGEN) || in->xi.insn.address_width < 32)
+        return false;
+    *mem = (struct mem_operand){
+        .base = rip ? EMIT_NONE : gpr_of(m->base),
+        .index = gpr_of(m->index),
+        .scale = m->scale ? (uint8_t)__builtin_ctz(m->scale) : 0,
+        .disp = m->disp.has_displacement ? m->disp.value : 0,
+        .addr32 = in->xi.insn.address_width == 32,
+        .fs = m->segment == ZYDIS_REGISTER_FS,
+        .gs = m->segment == ZYDIS_REGISTER_GS,
+        .size = (uint8_t)(op->size / 8),
+        .write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
+    };
+    if (rip)
+        mem->disp += (int64_t)(in->rip + in->xi.insn.length);
+    /* Outside 64-bit mode only the flat segments need no limit check, and CS is never written through. */
+    if (!code64 && (mem->fs || mem->gs || m->segment == ZYDIS_REGISTER_CS))
+        return false;
+    return m->type == ZYDIS_MEMOP_TYPE_AGEN || (op->size >= 8 && op->size <= 256);
+}
+
+/* ---- addresses ---- */
+
+static bool is_constant(const struct mem_operand *mem)
+{
+    return mem->base == EMIT_NONE && mem->index == EMIT_NONE && !mem->fs && !mem->gs;
+}
+
+/* The operand can be named once more as it stands, with T1 added. */
+static bool is_plain(const struct mem_operand *mem)
+{
+    return !mem->addr32 && !mem->fs && !mem->gs && mem->index == EMIT_NONE && mem->base != EMIT_NONE &&
+           !trans_in_memory(mem->base);
+}
+
+static uint64_t constant_address(const struct mem_operand *mem)
+{
+    return mem->addr32 ? (uint32_t)mem->disp : (uint64_t)mem->disp;
+}
+
+void mem_address(struct trans *t, const struct mem_operand *mem)
+{
+    struct emit *e = &t->e;
+    unsigned base = mem->base, index = mem->index;
+
+    if (base == EMIT_NONE && index == EMIT_NONE) {
+        emit_mov_imm(e, BT_T0, constant_address(mem));
+    } else {
+        if (index != EMIT_NONE && trans_in_memory(index)) {
+            trans_load(t, BT_T1, index);
+            index = BT_T1;
+        }
+        if (base != EMIT_NONE && trans_in_memory(base)) {
+            trans_load(t, BT_T0, base);
+            base = BT_T0;
+        }
+        emit_mem(e, mem->addr32 ? EMIT_32 : EMIT_64, EMIT_LEA, BT_T0, base, index, mem->scale, (int32_t)mem->disp);
+    }
+    if (mem->fs || mem->gs) {
+        emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_ABS(t->bt, c.st.seg[mem->fs ? X86_FS : X86_GS].base));
+        emit_mem(e, EMIT_64, EMIT_LEA, BT_T0, BT_T0, BT_T1, 0, 0);
+    }
+}
+
+/* ---- the check ---- */
+
+static uint32_t tlb_field(const struct trans *t, size_t field)
+{
+    unsigned index = (t->bt->mode & BT_MODE_MMU) >> BT_MODE_MMU_SHIFT;
+    return BT_ABS(t->bt, c.tlb[index][0]) + (uint32_t)field;
+}
+
+static size_t tag_field(const struct mem_operand *mem)
+{
+    return mem->write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read);
+}
+
+/* The slot is known, and whether the access leaves the page. */
+static struct trans_stub *check_constant(struct trans *t, const struct trans_insn *in, const struct mem_operand *mem,
+                                         struct mem_host *host)
+{
+    struct emit *e = &t->e;
+    uint64_t addr = constant_address(mem), offset = addr & 0xfff;
+    uint32_t slot = (uint32_t)(addr >> 12) % TLB_SIZE << ENTRY_SHIFT;
+    uint8_t *jump;
+
+    if (offset + mem->size > RAM_PAGE_SIZE || (mem->align && offset % mem->align)) {
+        jump = emit_jmp_later(e);
+    } else {
+        emit_mov_imm(e, BT_T0, addr - offset);
+        emit_abs(e, EMIT_64, EMIT_CMP_LOAD, BT_T0, tlb_field(t, tag_field(mem)) + slot);
+        jump = emit_jcc_later(e, EMIT_NE);
+        emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, tlb_field(t, offsetof(struct tlb_entry, addend)) + slot);
+    }
+    *host = (struct mem_host){.base = BT_T0, .index = BT_T1, .disp = (int32_t)offset};
+    return translate_slow(t, in, jump);
+}
+
+struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const struct mem_operand *mem, bool want_t0,
+                             struct mem_host *host)
+{
+    struct emit *e = &t->e;
+    bool plain = is_plain(mem);
+    struct trans_stub *stub;
+
+    flags_keep(t);
+    if (is_constant(mem)) {
+        stub = check_constant(t, in, mem, host);
+    } else {
+        mem_address(t, mem);
+        emit_rr(e, EMIT_32, EMIT_MOV_STORE, BT_T0, BT_T1);
+        emit_shr(e, EMIT_32, BT_T1, RAM_PAGE_SHIFT - ENTRY_SHIFT);
+        emit_alu_imm(e, EMIT_32, ALU_AND, BT_T1, INDEX_MASK);
+        uint32_t tag = tlb_field(t, tag_field(mem));
+        emit_mem(e, EMIT_64, EMIT_XOR_LOAD, BT_T0, BT_T1, EMIT_NONE, 0, (int32_t)tag);
+        emit_alu_imm(e, EMIT_64, ALU_CMP, BT_T0, (uint32_t)(RAM_PAGE_SIZE - mem->size));
+        stub = translate_slow(t, in, emit_jcc_later(e, EMIT_A));
+        if (stub && mem->align) {
+            EMIT(e, 0x41, 0xf6, 0xc0 | (BT_T0 & 7), (uint8_t)(mem->align - 1)); /* test t0b, align - 1 */
+            stub->from[1] = emit_jcc_later(e, EMIT_NE);
+        }
+        if (!plain)
+            emit_mem(e, EMIT_64, EMIT_XOR_LOAD, BT_T0, BT_T1, EMIT_NONE, 0, (int32_t)tag);
+        emit_mem(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_T1, EMIT_NONE, 0,
+                 (int32_t)tlb_field(t, offsetof(struct tlb_entry, addend)));
+        *host = plain
+                    ? (struct mem_host){.base = mem->base, .index = BT_T1, .disp = (int32_t)mem->disp, .t0_free = true}
+                    : (struct mem_host){.base = BT_T0, .index = BT_T1};
+    }
+    if (want_t0 && !host->t0_free) {
+        emit_mem(e, EMIT_64, EMIT_LEA, BT_T1, BT_T0, BT_T1, 0, host->disp);
+        *host = (struct mem_host){.base = BT_T1, .index = EMIT_NONE, .t0_free = true};
+    }
+    return stub;
+}

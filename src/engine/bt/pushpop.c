@@ -1,0 +1,138 @@
+/* PUSH, POP, LEAVE: memory operands at the stack pointer. In 64-bit mode 8 bytes, else 4; other operand sizes are interpreted. */
+#include "engine/bt/translate.h"
+
+static unsigned word(const struct trans *t)
+{
+    return t->code64 ? 8 : 4;
+}
+
+static bool is_gpr_operand(const ZydisDecodedOperand *op)
+{
+    if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return false;
+    ZydisRegisterClass class = ZydisRegisterGetClass(op->reg.value);
+    return class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64;
+}
+
+struct mem_operand pushpop_slot(const struct trans *t, unsigned base, int32_t disp, bool write)
+{
+    return (struct mem_operand){.base = (uint8_t)base,
+                                .index = EMIT_NONE,
+                                .disp = disp,
+                                .addr32 = !t->code64,
+                                .size = (uint8_t)word(t),
+                                .write = write};
+}
+
+static enum emit_width width(const struct trans *t)
+{
+    return t->code64 ? EMIT_64 : EMIT_32;
+}
+
+void pushpop_move(struct trans *t, int32_t by)
+{
+    emit_mem(&t->e, width(t), EMIT_LEA, EMIT_RSP, EMIT_RSP, EMIT_NONE, 0, by);
+}
+
+/* MOV with the operand mem_check() has made ready. */
+static void put_move(struct trans *t, enum emit_op op, unsigned reg, const struct mem_host *host)
+{
+    emit_mem(&t->e, width(t), op, reg, host->base, host->index, 0, host->disp);
+}
+
+struct trans_stub *pushpop_constant(struct trans *t, const struct trans_insn *in, uint64_t value)
+{
+    struct mem_operand mem = pushpop_slot(t, EMIT_RSP, -(int32_t)word(t), true);
+    struct mem_host host;
+    bool fits = !t->code64 || value == (uint64_t)(int32_t)value;
+    struct trans_stub *stub = mem_check(t, in, &mem, !fits, &host);
+
+    if (fits) {
+        emit_mem(&t->e, width(t), 0xc7, 0, host.base, host.index, 0, host.disp);
+        emit32(&t->e, (uint32_t)value);
+    } else {
+        emit_mov_imm(&t->e, BT_T0, value);
+        put_move(t, EMIT_MOV_STORE, BT_T0, &host);
+    }
+    pushpop_move(t, -(int32_t)word(t));
+    return stub;
+}
+
+static bool put_push_imm(struct trans *t, const struct trans_insn *in)
+{
+    translate_resume(t, pushpop_constant(t, in, (uint64_t)in->xi.op[0].imm.value.s));
+    return true;
+}
+
+static bool put_push(struct trans *t, const struct trans_insn *in)
+{
+    unsigned reg = (unsigned)ZydisRegisterGetId(in->xi.op[0].reg.value);
+    struct mem_operand mem = pushpop_slot(t, EMIT_RSP, -(int32_t)word(t), true);
+    struct mem_host host;
+    struct trans_stub *stub = mem_check(t, in, &mem, trans_in_memory(reg), &host);
+
+    if (trans_in_memory(reg)) {
+        trans_load(t, BT_T0, reg);
+        reg = BT_T0;
+    }
+    put_move(t, EMIT_MOV_STORE, reg, &host);
+    pushpop_move(t, -(int32_t)word(t));
+    translate_resume(t, stub);
+    return true;
+}
+
+static bool put_pop(struct trans *t, const struct trans_insn *in)
+{
+    unsigned reg = (unsigned)ZydisRegisterGetId(in->xi.op[0].reg.value);
+    struct mem_operand mem = pushpop_slot(t, EMIT_RSP, 0, false);
+    struct mem_host host;
+    struct trans_stub *stub = mem_check(t, in, &mem, false, &host);
+
+    put_move(t, EMIT_MOV_LOAD, trans_in_memory(reg) ? BT_T0 : reg, &host);
+    if (trans_in_memory(reg))
+        trans_store(t, BT_T0, reg);
+    if (reg != EMIT_RSP)
+        pushpop_move(t, (int32_t)word(t));
+    translate_resume(t, stub);
+    return true;
+}
+
+static bool put_leave(struct trans *t, const struct trans_insn *in)
+{
+    struct mem_operand mem = pushpop_slot(t, EMIT_RBP, 0, false);
+    struct mem_host host;
+    struct trans_stub *stub = mem_check(t, in, &mem, false, &host);
+
+    put_move(t, EMIT_MOV_LOAD, BT_T0, &host);
+    emit_mem(&t->e, width(t), EMIT_LEA, EMIT_RSP, EMIT_RBP, EMIT_NONE, 0, (int32_t)word(t));
+    emit_rr(&t->e, EMIT_64, EMIT_MOV_STORE, BT_T0, EMIT_RBP);
+    translate_resume(t, stub);
+    return true;
+}
+
+void pushpop_classify(const struct trans *t, struct trans_insn *in)
+{
+    const struct x86_insn *xi = &in->xi;
+    bool is_word = xi->insn.operand_width == word(t) * 8;
+
+    if (!is_word || xi->insn.address_width == 16)
+        return;
+    switch (xi->insn.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        if (xi->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            in->emit = put_push_imm;
+        else if (is_gpr_operand(&xi->op[0]))
+            in->emit = put_push;
+        break;
+    case ZYDIS_MNEMONIC_POP:
+        if (is_gpr_operand(&xi->op[0]))
+            in->emit = put_pop;
+        break;
+    case ZYDIS_MNEMONIC_LEAVE:
+        in->emit = put_leave;
+        break;
+    default:
+        break;
+    }
+    in->faults |= in->emit != NULL;
+}

@@ -1,0 +1,147 @@
+/*
+ * The code between C and the guest, generated once a vCPU since it names the vCPU's state by absolute addresses.
+ *
+ * Entering saves what C expects to be preserved, takes the guest's registers and jumps to bt->target. Leaving stores the two arguments and
+ * the reason, then the guest's registers, and returns from the entering call. The stack pointer is the guest's in between: nothing is
+ * pushed, and signal handlers run on a stack of their own.
+ */
+#include "engine/bt/bt.h"
+
+#include <errno.h>
+
+#define THUNK_ROOM 4096
+
+static const uint8_t preserved[] = {EMIT_RBX, EMIT_RBP, EMIT_R12, EMIT_R13, EMIT_R14, EMIT_R15};
+
+static bool in_register(unsigned gpr)
+{
+    return gpr != BT_T0 && gpr != BT_T1;
+}
+
+static void put_push(struct emit *e, unsigned reg)
+{
+    if (reg & 8)
+        emit8(e, 0x41);
+    emit8(e, (uint8_t)(0x50 | (reg & 7)));
+}
+
+static void put_pop(struct emit *e, unsigned reg)
+{
+    if (reg & 8)
+        emit8(e, 0x41);
+    emit8(e, (uint8_t)(0x58 | (reg & 7)));
+}
+
+enum { LOAD = 0x10, STORE = 0x11 }; /* opcodes of (V)MOVUPS */
+
+static void put_vectors(struct emit *e, const struct bt *bt, uint8_t opcode)
+{
+    for (unsigned r = 0; r < 16; r++) {
+        if (bt->has_avx)
+            EMIT(e, 0xc5, (uint8_t)((r < 8) << 7 | 0x7c), opcode);
+        else if (r >= 8)
+            EMIT(e, 0x44, 0x0f, opcode);
+        else
+            EMIT(e, 0x0f, opcode);
+        EMIT(e, (uint8_t)(0x04 | (r & 7) << 3), 0x25);
+        emit32(e, BT_ABS(bt, c.st.ymm[r]));
+    }
+}
+
+/* LDMXCSR (2) or STMXCSR (3). */
+static void put_mxcsr(struct emit *e, unsigned n, uint32_t addr)
+{
+    EMIT(e, 0x0f, 0xae, (uint8_t)(0x04 | n << 3), 0x25);
+    emit32(e, addr);
+}
+
+static void put_enter(struct emit *e, const struct bt *bt)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(preserved); i++)
+        put_push(e, preserved[i]);
+    emit_abs(e, EMIT_64, EMIT_MOV_STORE, EMIT_RSP, BT_ABS(bt, host_rsp));
+    put_mxcsr(e, 2, BT_ABS(bt, c.st.fx.mxcsr));
+    put_vectors(e, bt, LOAD);
+    /* OF from AL being 0 or 1, the others from AH. */
+    emit_abs(e, EMIT_32, EMIT_MOVZX16, EMIT_RAX, BT_ABS(bt, flags));
+    EMIT(e, 0x3c, 0x81, 0x9e); /* cmp al, -127; sahf */
+    for (unsigned r = 0; r < X86_N_GPR; r++)
+        if (in_register(r))
+            emit_abs(e, EMIT_64, EMIT_MOV_LOAD, r, BT_ABS(bt, c.st.gpr[r]));
+    emit_abs(e, EMIT_32, 0xff, 4, BT_ABS(bt, target)); /* jmp [target] */
+}
+
+static const uint8_t *put_leave(struct emit *e, const struct bt *bt, enum bt_leave reason)
+{
+    const uint8_t *at = emit_here(e);
+
+    emit_abs(e, EMIT_32, 0xc7, 0, BT_ABS(bt, leave));
+    emit32(e, reason);
+    return at;
+}
+
+static void put_return(struct emit *e, const struct bt *bt)
+{
+    emit_abs(e, EMIT_64, EMIT_MOV_STORE, BT_T0, BT_ABS(bt, arg0));
+    emit_abs(e, EMIT_64, EMIT_MOV_STORE, BT_T1, BT_ABS(bt, arg1));
+    for (unsigned r = 0; r < X86_N_GPR; r++)
+        if (in_register(r))
+            emit_abs(e, EMIT_64, EMIT_MOV_STORE, r, BT_ABS(bt, c.st.gpr[r]));
+    put_vectors(e, bt, STORE);
+    if (bt->has_avx)
+        EMIT(e, 0xc5, 0xf8, 0x77); /* vzeroupper */
+    put_mxcsr(e, 3, BT_ABS(bt, c.st.fx.mxcsr));
+    put_mxcsr(e, 2, BT_ABS(bt, host_mxcsr));
+    emit_abs(e, EMIT_64, EMIT_MOV_LOAD, EMIT_RSP, BT_ABS(bt, host_rsp));
+    for (unsigned i = ARRAY_SIZE(preserved); i-- > 0;)
+        put_pop(e, preserved[i]);
+    emit8(e, 0xc3);
+}
+
+int thunk_open(struct bt *bt)
+{
+    uint8_t *room = jit_arena_alloc(&bt->arena, THUNK_ROOM);
+    const uint8_t **leaves[] = {&bt->thunks.slow, &bt->thunks.miss, &bt->thunks.link, &bt->thunks.poll};
+    uint8_t *jumps[ARRAY_SIZE(leaves)];
+    struct emit e;
+
+    if (!room)
+        return -ENOSPC;
+    emit_init(&e, room, THUNK_ROOM, jit_arena_exec(&bt->arena, room));
+    const uint8_t *enter = emit_here(&e);
+    put_enter(&e, bt);
+    for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++) {
+        *leaves[i] = put_leave(&e, bt, BT_LEAVE_SLOW + i);
+        jumps[i] = emit_jmp_later(&e);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)
+        emit_patch(&e, jumps[i], emit_here(&e));
+    put_return(&e, bt);
+    if (e.full)
+        return -ENOSPC;
+    bt->thunks.end = emit_here(&e);
+    memcpy(&bt->thunks.enter, &enter, sizeof(enter));
+    jit_arena_trim(&bt->arena, room, (size_t)(e.p - e.start));
+    return 0;
+}
+
+/* Status flags between RFLAGS and what LAHF and SETO AL leave in AX. */
+static uint16_t flags_pack(uint64_t rflags)
+{
+    return (uint16_t)((rflags & 0xff) << 8 | (rflags >> 11 & 1));
+}
+
+static uint64_t flags_unpack(uint16_t ax)
+{
+    return ax >> 8 | (uint64_t)(ax & 1) << 11;
+}
+
+void thunk_run(struct bt *bt, const uint8_t *code)
+{
+    uint64_t status = X86_FLAGS_STATUS;
+
+    bt->target = code;
+    bt->flags = flags_pack(bt->c.st.rflags);
+    bt->thunks.enter();
+    bt->c.st.rflags = (bt->c.st.rflags & ~status) | (flags_unpack(bt->flags) & status);
+}

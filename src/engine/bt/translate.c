@@ -1,0 +1,343 @@
+/*
+ * From guest bytes to a block: decodes straight-line code up to an unconditional jump, the page's end or TRANSLATE_INSNS instructions; decides
+ * for each how it is translated; finds out which flags are wanted where; then emits. Taken conditional jumps leave from the middle.
+ *
+ *     landing:    RIP is ours, else miss; is something due? -> poll
+ *     body_live:  flags saved to memory, where the block wants them there
+ *     body_saved: the instructions
+ *     ...         stubs: slow paths, ways out that are not linked yet
+ */
+#include "engine/bt/translate.h"
+
+#define INSN_ROOM 1024 /* more than one instruction's code takes */
+#define STUB_ROOM 128
+#define ALU_CMP   7
+
+/* ---- decoding ---- */
+
+static uint32_t status_flags(uint32_t zydis)
+{
+    return zydis & X86_FLAGS_STATUS; /* Zydis numbers them as RFLAGS does */
+}
+
+/* AND, OR, XOR and TEST leave AF undefined in the manual; CPUs clear it. */
+static bool is_logic(ZydisMnemonic mnemonic)
+{
+    return mnemonic == ZYDIS_MNEMONIC_AND || mnemonic == ZYDIS_MNEMONIC_OR || mnemonic == ZYDIS_MNEMONIC_XOR ||
+           mnemonic == ZYDIS_MNEMONIC_TEST;
+}
+
+/* By CL, zero leaves all flags alone. */
+static bool shifts_by_register(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *op)
+{
+    if (insn->meta.category != ZYDIS_CATEGORY_SHIFT && insn->meta.category != ZYDIS_CATEGORY_ROTATE)
+        return false;
+    for (unsigned i = 1; i < insn->operand_count; i++)
+        if (op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && op[i].reg.value == ZYDIS_REGISTER_CL)
+            return true;
+    return false;
+}
+
+static void find_flags(struct trans_insn *in)
+{
+    const ZydisDecodedInstruction *insn = &in->xi.insn;
+    const ZydisAccessedFlags *f = insn->cpu_flags;
+
+    if (!f)
+        return;
+    in->flags_read = status_flags(f->tested);
+    in->flags_written = status_flags((f->modified | f->set_0 | f->set_1) & ~f->undefined);
+    in->flags_changed = status_flags(f->modified | f->set_0 | f->set_1 | f->undefined);
+    if (is_logic(insn->mnemonic))
+        in->flags_written = X86_FLAGS_STATUS;
+    else if (shifts_by_register(insn, in->xi.op) || insn->meta.category == ZYDIS_CATEGORY_SHIFT ||
+             insn->meta.category == ZYDIS_CATEGORY_ROTATE)
+        in->flags_written = 0; /* a count of zero, masked, changes nothing */
+}
+
+static bool has_memory(const struct x86_insn *xi)
+{
+    for (unsigned i = 0; i < xi->insn.operand_count; i++)
+        if (xi->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY && xi->op[i].mem.type == ZYDIS_MEMOP_TYPE_MEM)
+            return true;
+    return false;
+}
+
+/* An opcode that exists on this guest's CPU. */
+static bool is_offered(const struct trans *t, const struct trans_insn *in)
+{
+    const struct interp *c = &t->bt->c;
+    struct insn bound = {0};
+
+    bind_insn(&c->engine->map, &bound, &in->xi, c->conf.cpuid);
+    return bound.fn != op_ud;
+}
+
+static void classify(const struct trans *t, struct trans_insn *in)
+{
+    in->faults = has_memory(&in->xi) && !recode_is_hint(in);
+    in->ends = false;
+    if (is_offered(t, in)) {
+        find_flags(in);
+        flow_classify(t, in);
+        if (!in->emit)
+            pushpop_classify(t, in);
+        if (!in->emit && recode_knows(t, in))
+            in->emit = recode;
+    }
+    if (!in->emit) {
+        in->faults = true;
+        in->ends = bind_end(&in->xi) != BIND_CONTINUES && in->xi.insn.meta.category != ZYDIS_CATEGORY_STRINGOP;
+    }
+}
+
+/* Returns false when the block's first instruction does not end on the page. */
+static bool decode(struct trans *t, const uint8_t *bytes, size_t left)
+{
+    const struct bt_block *block = t->block;
+    size_t at = 0;
+    bool ends = false;
+
+    while (!ends && at < left && t->n < TRANSLATE_INSNS) {
+        struct trans_insn *in = &t->insn[t->n];
+        size_t avail = left - at < X86_INSN_MAX ? left - at : X86_INSN_MAX;
+        enum x86_decode result = x86_decode(&in->xi, t->code64 ? 8 : 4, false, bytes + at, avail);
+
+        if (result == X86_DECODE_MORE)
+            break;
+        in->bytes = bytes + at;
+        in->rip = block->rip + at;
+        in->flags_read = in->flags_written = 0;
+        in->flags_changed = false;
+        in->emit = NULL;
+        in->ends = in->faults = true;
+        if (result == X86_DECODE_OK) {
+            classify(t, in);
+            at += in->xi.insn.length;
+        } else {
+            at += avail;
+        }
+        ends = in->ends;
+        t->n++;
+    }
+    t->block->source_len = (uint16_t)at;
+    return t->n > 0;
+}
+
+/* ---- registers that live in memory ---- */
+
+void trans_load(struct trans *t, unsigned host, unsigned gpr)
+{
+    emit_abs(&t->e, EMIT_64, EMIT_MOV_LOAD, host, BT_ABS(t->bt, c.st.gpr[gpr]));
+}
+
+void trans_store(struct trans *t, unsigned host, unsigned gpr)
+{
+    emit_abs(&t->e, EMIT_64, EMIT_MOV_STORE, host, BT_ABS(t->bt, c.st.gpr[gpr]));
+}
+
+/* ---- stubs ---- */
+
+struct trans_stub *translate_slow(struct trans *t, const struct trans_insn *in, uint8_t *from)
+{
+    struct trans_stub *stub = &t->stub[t->n_stubs++];
+
+    *stub = (struct trans_stub){.kind = STUB_SLOW, .from = {from}, .rip = in->rip};
+    return stub;
+}
+
+void translate_resume(struct trans *t, struct trans_stub *stub)
+{
+    stub->resume = emit_here(&t->e);
+}
+
+void translate_exit(struct trans *t, uint8_t *from, uint64_t target)
+{
+    struct trans_stub *stub = &t->stub[t->n_stubs++];
+    const struct bt_block *block = t->block;
+    uint32_t number;
+    struct bt_link *link = cache_new_link(t->bt, t->block, &number);
+
+    if (!link) {
+        t->e.full = true;
+        return;
+    }
+    link->at = from;
+    link->n = (uint16_t)(t->at + 1);
+    link->rip = target;
+    link->live = t->flags == FLAGS_LIVE;
+    link->same_page = (target ^ block->rip) < RAM_PAGE_SIZE;
+    link->from_global = block->global;
+    *stub = (struct trans_stub){.kind = STUB_EXIT, .from = {from}, .link = link, .link_number = number};
+}
+
+static void put_slow_stub(struct trans *t, const struct trans_stub *stub)
+{
+    struct emit *e = &t->e;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(stub->from); i++)
+        if (stub->from[i])
+            emit_patch(e, stub->from[i], emit_here(e));
+    if (stub->resume) {
+        EMIT(e, 0x4c, 0x8d, 0x15); /* lea t0, [rip + resume] */
+        emit32(e, (uint32_t)(stub->resume - (emit_here(e) + 4)));
+    } else {
+        emit_rr(e, EMIT_32, 0x31, BT_T0, BT_T0);
+    }
+    emit_mov_imm(e, BT_T1, stub->rip);
+    emit_jmp(e, t->bt->thunks.slow);
+}
+
+static void put_exit_stub(struct trans *t, const struct trans_stub *stub)
+{
+    struct emit *e = &t->e;
+    struct bt_link *link = stub->link;
+
+    emit_patch(e, stub->from[0], emit_here(e));
+    link->stub = emit_here(e);
+    if (link->live)
+        flags_emit_save(e, t->bt);
+    emit_mov_imm(e, BT_T0, stub->link_number);
+    emit_jmp(e, t->bt->thunks.link);
+    if (link->same_page)
+        return;
+    link->through = emit_here(e);
+    if (link->live)
+        flags_emit_save(e, t->bt);
+    emit_mov_imm(e, BT_T0, link->rip);
+    flow_jump_through(e, t->bt);
+}
+
+/* ---- emitting ---- */
+
+/* What the block's first instructions do to the flags they are given decides where it wants them. */
+static enum flags_at flags_at_entry(const struct trans *t)
+{
+    for (unsigned i = 0; i < t->n; i++) {
+        if (!t->insn[i].flags_wanted)
+            return FLAGS_BOTH; /* nobody does */
+        if (t->insn[i].faults)
+            return FLAGS_SAVED;
+        if (t->insn[i].flags_changed || t->insn[i].flags_read)
+            return FLAGS_LIVE;
+    }
+    return FLAGS_LIVE;
+}
+
+static void put_entry(struct trans *t)
+{
+    struct emit *e = &t->e;
+    struct bt_block *block = t->block;
+    uint64_t rip = block->rip;
+    uint8_t *jump;
+
+    t->flags = flags_at_entry(t);
+    block->landing = emit_here(e);
+    if (rip == (uint64_t)(int32_t)rip) {
+        emit_alu_imm(e, EMIT_64, ALU_CMP, BT_T0, (uint32_t)rip);
+    } else {
+        emit_mov_imm(e, BT_T1, rip);
+        emit_rr(e, EMIT_64, 0x39, BT_T1, BT_T0);
+    }
+    emit_jcc(e, EMIT_NE, t->bt->thunks.miss);
+    emit_abs(e, EMIT_32, 0x83, 7, BT_ABS(t->bt, poll)); /* cmp [poll], 0 */
+    emit8(e, 0);
+    emit_jcc(e, EMIT_NE, t->bt->thunks.poll);
+    if (t->flags == FLAGS_LIVE) {
+        block->body_saved = emit_here(e);
+        flags_emit_restore(e, t->bt, BT_T1);
+        emit_align(e, 16);
+        block->body_live = emit_here(e);
+        return;
+    }
+    jump = NULL;
+    if (t->flags == FLAGS_SAVED) {
+        jump = emit_jmp_later(e);
+        block->body_live = emit_here(e);
+        flags_emit_save(e, t->bt);
+    }
+    emit_align(e, 16);
+    block->body_saved = emit_here(e);
+    if (jump)
+        emit_patch(e, jump, block->body_saved);
+    else
+        block->body_live = block->body_saved;
+}
+
+/* The interpreter runs it, and goes on behind it or wherever it leads. */
+static void put_interpreted(struct trans *t, const struct trans_insn *in)
+{
+    flags_keep(t);
+    struct trans_stub *stub = translate_slow(t, in, emit_jmp_later(&t->e));
+    if (!in->ends)
+        translate_resume(t, stub);
+    t->flags = FLAGS_BOTH;
+}
+
+static bool put_insn(struct trans *t, const struct trans_insn *in)
+{
+    uint8_t *before = t->e.p;
+
+    if (in->emit && in->emit(t, in))
+        return true;
+    if (t->e.full)
+        return false;
+    t->e.p = before; /* an instruction that turns out to be another's emits nothing */
+    put_interpreted(t, in);
+    return !t->e.full;
+}
+
+static bool put_body(struct trans *t)
+{
+    for (t->at = 0; t->at < t->n; t->at++) {
+        const struct trans_insn *in = &t->insn[t->at];
+        size_t left = (size_t)(t->e.end - t->e.p);
+
+        if (left < INSN_ROOM + STUB_ROOM * (t->n_stubs + 4u))
+            break;
+        if (!put_insn(t, in))
+            return false;
+    }
+    const struct trans_insn *last = &t->insn[--t->at];
+    if (!last->ends)
+        flow_exit(t, last->rip + last->xi.insn.length);
+    t->at++;
+    return true;
+}
+
+size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uint8_t *room, size_t len)
+{
+    struct trans *t = bt->trans;
+    size_t left = RAM_PAGE_SIZE - (block->gpa & (RAM_PAGE_SIZE - 1));
+    uint8_t bytes[TRANSLATE_INSNS * X86_INSN_MAX];
+
+    t->bt = bt;
+    t->block = block;
+    t->code64 = bt->mode & BT_MODE_64;
+    t->n = t->n_stubs = 0;
+    emit_init(&t->e, room, len, jit_arena_exec(&bt->arena, room));
+    /* From a copy: another CPU may be writing, and what is remembered must be what was translated. */
+    left = left < sizeof(bytes) ? left : sizeof(bytes);
+    memcpy(bytes, host, left);
+    if (!decode(t, bytes, left))
+        return 0;
+    flags_analyse(t);
+    put_entry(t);
+    if (!put_body(t))
+        return 0;
+    for (unsigned i = 0; i < t->n_stubs; i++) {
+        if (t->stub[i].kind == STUB_SLOW)
+            put_slow_stub(t, &t->stub[i]);
+        else
+            put_exit_stub(t, &t->stub[i]);
+    }
+    block->n = (uint16_t)t->at;
+    block->source = cache_keep(bt, bytes, block->source_len);
+    for (unsigned i = 0; i < t->n; i++)
+        bytes[i] = t->insn[i].xi.insn.length;
+    block->lengths = cache_keep(bt, bytes, t->n);
+    if (t->e.full || !block->source || !block->lengths)
+        return 0;
+    bt->stats.guest_insns += t->n;
+    return (size_t)(t->e.p - t->e.start);
+}

@@ -1,0 +1,176 @@
+/*
+ * A block on its way from guest bytes to host code: what the translator's stages share.
+ *
+ * Threads: the vCPU's own.
+ */
+#ifndef ENGINE_BT_TRANSLATE_H
+#define ENGINE_BT_TRANSLATE_H
+
+#include "engine/bt/bt.h"
+#include "x86/decode.h"
+
+#define TRANSLATE_INSNS 48 /* in a block at most */
+
+/* Where the guest's status flags are between two instructions of generated code. */
+enum flags_at {
+    FLAGS_LIVE,  /* in EFLAGS */
+    FLAGS_SAVED, /* in bt->flags; EFLAGS are anything */
+    FLAGS_BOTH,
+};
+
+struct trans;
+
+struct trans_insn {
+    struct x86_insn xi;
+    const uint8_t *bytes;
+    uint64_t rip;
+    uint32_t flags_read;    /* status flags */
+    uint32_t flags_written; /* always, to something defined: what was in them before is gone */
+    bool flags_changed;     /* may change some */
+    bool faults;            /* may fault or leave to C: all flags before it can be seen */
+    uint32_t flags_wanted;  /* flags before it that may still be seen or used */
+    uint32_t flags_after;   /* the same behind it */
+    /* How it is translated; NULL: interpreted. false: not in this form, so interpreted after all (nothing emitted). */
+    bool (*emit)(struct trans *t, const struct trans_insn *in);
+    bool ends; /* the block */
+};
+
+/* A piece of code that is seldom run, to be put behind the block. */
+struct trans_stub {
+    uint8_t *from[2]; /* jumps that lead there, displacements; NULL where unused */
+    const uint8_t *resume;
+    uint64_t rip;
+    struct bt_link *link;
+    uint32_t link_number;
+    uint64_t target;
+    bool live;
+    enum { STUB_SLOW, STUB_EXIT } kind;
+};
+
+struct trans {
+    struct bt *bt;
+    struct bt_block *block;
+    struct emit e;
+    bool code64;
+    enum flags_at flags;
+    unsigned n, at; /* instructions; the current one */
+    bool room;      /* false: links, stubs or memory ran out: the block ends before this instruction */
+    unsigned n_stubs;
+    struct trans_insn insn[TRANSLATE_INSNS];
+    struct trans_stub stub[3 * TRANSLATE_INSNS + 8];
+};
+
+/*
+ * Translates the code at `host` (block->rip, gpa and mode are set) into `room`. Fills the block. Returns the bytes of code, or 0 when its
+ * first instruction must be interpreted since it ends on another page.
+ */
+size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uint8_t *room, size_t len);
+
+/*
+ * Puts a way to the interpreter for the instruction behind the block; `from` is a jump to it. It comes back to where the code stands at
+ * translate_resume(), with all flags in EFLAGS and in bt->flags. Flags must be saved. NULL: no room; the block will be cut before.
+ */
+struct trans_stub *translate_slow(struct trans *t, const struct trans_insn *in, uint8_t *from);
+void translate_resume(struct trans *t, struct trans_stub *stub);
+
+/* A direct way out to RIP `target`; `from` is the jump. */
+void translate_exit(struct trans *t, uint8_t *from, uint64_t target);
+
+/* ---- flags.c ---- */
+
+/* Sets flags_wanted for all instructions, from the last to the first. */
+void flags_analyse(struct trans *t);
+
+/* EFLAGS are about to be overwritten by code of ours. */
+void flags_keep(struct trans *t);
+
+/* Whether the instruction needs what EFLAGS hold before it: reads some, or leaves some as they are that are wanted. */
+bool flags_needs(const struct trans_insn *in);
+
+/* EFLAGS must hold that. `temp`: a register that is free. */
+void flags_need(struct trans *t, const struct trans_insn *in, unsigned temp);
+
+/* An instruction of the guest has put its own into EFLAGS. */
+static inline void flags_put(struct trans *t)
+{
+    t->flags = FLAGS_LIVE;
+}
+
+/* EFLAGS to bt->flags and back; T1, or `temp`, is overwritten. */
+void flags_emit_save(struct emit *e, const struct bt *bt);
+void flags_emit_restore(struct emit *e, const struct bt *bt, unsigned temp);
+
+/* ---- memory.c ---- */
+
+/* The parts of a memory operand's address. Registers are the guest's numbers. */
+struct mem_operand {
+    uint8_t base, index, scale; /* EMIT_NONE where there is none */
+    int64_t disp;
+    bool addr32; /* the effective address is cut to 32 bits */
+    bool fs, gs;
+    uint8_t size; /* bytes accessed */
+    bool write;
+    uint8_t align; /* 0, or #GP unless a multiple of this */
+};
+
+/* How generated code reaches the operand after mem_check(): [base + index << scale + disp], host registers. */
+struct mem_host {
+    uint8_t base, index;
+    int32_t disp;
+    bool t0_free; /* T0 holds no part of the address */
+};
+
+/* From a decoded operand. false: not one for the fast path. */
+bool mem_operand(const struct trans_insn *in, const ZydisDecodedOperand *op, bool code64, struct mem_operand *mem);
+
+/*
+ * Emits the check that the access may be made, and the way to slow code when not. Destroys T0, T1 and EFLAGS (saved before). With `want_t0`
+ * the result leaves T0 free. The slow code interprets the whole instruction: translate_resume() says where it comes back.
+ */
+struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const struct mem_operand *mem, bool want_t0,
+                             struct mem_host *host);
+
+/* The operand's linear address into T0; uses T1. No flags are changed. */
+void mem_address(struct trans *t, const struct mem_operand *mem);
+
+/* ---- recode.c ---- */
+
+/* NOP and PREFETCH: nothing at all, whatever their operands. */
+bool recode_is_hint(const struct trans_insn *in);
+
+/* Whether the instruction runs as it is, its operands replaced. */
+bool recode_knows(const struct trans *t, const struct trans_insn *in);
+bool recode(struct trans *t, const struct trans_insn *in);
+
+/* ---- pushpop.c, flow.c: classify sets in->emit, in->faults and in->ends where the instruction is one of theirs ---- */
+
+void pushpop_classify(const struct trans *t, struct trans_insn *in);
+void flow_classify(const struct trans *t, struct trans_insn *in);
+
+/* A word of the stack at [base + disp]. */
+struct mem_operand pushpop_slot(const struct trans *t, unsigned base, int32_t disp, bool write);
+
+/* Adds to the stack pointer; no flags. */
+void pushpop_move(struct trans *t, int32_t by);
+
+/* PUSH of a constant; the caller says where its slow path comes back, if it does. */
+struct trans_stub *pushpop_constant(struct trans *t, const struct trans_insn *in, uint64_t value);
+
+/* Leaves the block for `rip`. */
+void flow_exit(struct trans *t, uint64_t rip);
+
+/* The jump through the jump cache to the RIP in T0, with the flags saved. */
+void flow_jump_through(struct emit *e, const struct bt *bt);
+
+/* ---- registers ---- */
+
+/* Whether a guest register lives in memory. */
+static inline bool trans_in_memory(unsigned gpr)
+{
+    return gpr == BT_T0 || gpr == BT_T1;
+}
+
+void trans_load(struct trans *t, unsigned host, unsigned gpr);
+void trans_store(struct trans *t, unsigned host, unsigned gpr);
+
+#endif
