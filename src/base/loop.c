@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,13 +20,15 @@ struct post {
 
 struct loop {
     int epoll_fd;
-    int wake_fd; /* eventfd: a timer moved to the front, a post, or a stop */
+    int wake_fd;  /* eventfd: a post, or a stop */
+    int timer_fd; /* the first timer: whoever puts it there sets it, and the loop's thread sleeps on */
     _Atomic bool stopping;
 
     pthread_mutex_t lock;     /* guards what follows */
     struct loop_timer **heap; /* binary min-heap by deadline */
     size_t n_timers, capacity;
-    int64_t sleeping_until; /* what the loop's thread waits for now; NEVER when it will look again by itself */
+    int64_t armed; /* what timer_fd is set for, or NEVER */
+    bool awake;    /* the loop's thread will look at the timers before it sleeps */
     struct post *posts, **posts_tail;
 };
 
@@ -44,6 +47,8 @@ int loop_open(struct loop **out, struct err *err)
     if (!loop)
         return err_set(err, -ENOMEM, "event loop: out of memory");
     loop->posts_tail = &loop->posts;
+    loop->armed = NEVER;
+    loop->awake = true;
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (loop->epoll_fd < 0) {
         r = err_set(err, -errno, "event loop: epoll_create1: %s", strerror(errno));
@@ -54,15 +59,25 @@ int loop_open(struct loop **out, struct err *err)
         r = err_set(err, -errno, "event loop: eventfd: %s", strerror(errno));
         goto close_epoll;
     }
-    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
-    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &ev) < 0) {
-        r = err_set(err, -errno, "event loop: epoll_ctl: %s", strerror(errno));
+    loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (loop->timer_fd < 0) {
+        r = err_set(err, -errno, "event loop: timerfd_create: %s", strerror(errno));
         goto close_wake;
+    }
+    /* Both by their edges: neither need be read. */
+    struct epoll_event wakes = {.events = EPOLLIN | EPOLLET, .data.ptr = &loop->wake_fd};
+    struct epoll_event expires = {.events = EPOLLIN | EPOLLET, .data.ptr = &loop->timer_fd};
+    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &wakes) < 0 ||
+        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->timer_fd, &expires) < 0) {
+        r = err_set(err, -errno, "event loop: epoll_ctl: %s", strerror(errno));
+        goto close_timer;
     }
     pthread_mutex_init(&loop->lock, NULL);
     *out = loop;
     return 0;
 
+close_timer:
+    close(loop->timer_fd);
 close_wake:
     close(loop->wake_fd);
 close_epoll:
@@ -81,6 +96,7 @@ void loop_close(struct loop *loop)
         free(p);
     }
     pthread_mutex_destroy(&loop->lock);
+    close(loop->timer_fd);
     close(loop->wake_fd);
     close(loop->epoll_fd);
     free(loop->heap);
@@ -148,6 +164,19 @@ static void heap_remove_locked(struct loop *loop, struct loop_timer *t)
     heap_down(loop, last->slot - 1);
 }
 
+/* timer_fd wakes the loop's thread at `deadline`: to the nanosecond, where a wait's time-out is 50 us late (prctl(2), timer slack). */
+static void arm_locked(struct loop *loop, int64_t deadline)
+{
+    struct itimerspec at = {0};
+
+    if (deadline != NEVER) {
+        int64_t ns = deadline > 0 ? deadline : 1; /* zero would stand for "never" */
+        at.it_value = (struct timespec){.tv_sec = ns / NS_PER_SEC, .tv_nsec = ns % NS_PER_SEC};
+    }
+    timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
+    loop->armed = deadline;
+}
+
 void loop_timer_init(struct loop_timer *t, struct loop *loop, void (*fn)(void *opaque), void *opaque)
 {
     *t = (struct loop_timer){.loop = loop, .fn = fn, .opaque = opaque};
@@ -174,10 +203,9 @@ void loop_timer_set(struct loop_timer *t, int64_t deadline_ns)
         heap_put(loop, loop->n_timers++, t);
         heap_up(loop, loop->n_timers - 1);
     }
-    bool earlier = deadline_ns < loop->sleeping_until;
+    if (!loop->awake && deadline_ns < loop->armed)
+        arm_locked(loop, deadline_ns);
     pthread_mutex_unlock(&loop->lock);
-    if (earlier)
-        wake(loop);
 }
 
 void loop_timer_cancel(struct loop_timer *t)
@@ -190,27 +218,25 @@ void loop_timer_cancel(struct loop_timer *t)
     pthread_mutex_unlock(&t->loop->lock);
 }
 
-/* Runs what is due; returns when the next timer is. */
-static int64_t run_timers(struct loop *loop)
+/* Runs what is due, and sets timer_fd for what is next. expired: timer_fd has come to its end, and will not come again unless set. */
+static void run_timers(struct loop *loop, bool expired)
 {
-    for (;;) {
-        pthread_mutex_lock(&loop->lock);
-        if (!loop->n_timers) {
-            loop->sleeping_until = NEVER;
-            pthread_mutex_unlock(&loop->lock);
-            return NEVER;
-        }
+    pthread_mutex_lock(&loop->lock);
+    loop->awake = true;
+    if (expired)
+        loop->armed = NEVER;
+    while (loop->n_timers && loop->heap[0]->deadline <= loop_now()) {
         struct loop_timer *t = loop->heap[0];
-        if (t->deadline > loop_now()) {
-            int64_t next = loop->sleeping_until = t->deadline;
-            pthread_mutex_unlock(&loop->lock);
-            return next;
-        }
         heap_remove_locked(loop, t);
-        loop->sleeping_until = INT64_MIN; /* awake: nobody need wake us */
         pthread_mutex_unlock(&loop->lock);
         t->fn(t->opaque);
+        pthread_mutex_lock(&loop->lock);
     }
+    int64_t next = loop->n_timers ? loop->heap[0]->deadline : NEVER;
+    if (next != loop->armed)
+        arm_locked(loop, next);
+    loop->awake = false;
+    pthread_mutex_unlock(&loop->lock);
 }
 
 int loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque)
@@ -245,29 +271,25 @@ static void run_posts(struct loop *loop)
 void loop_run(struct loop *loop)
 {
     struct epoll_event events[16];
+    bool expired = false;
 
     while (!atomic_load(&loop->stopping)) {
         run_posts(loop);
-        int64_t next = run_timers(loop);
-        struct timespec wait, *timeout = NULL;
-        if (next != NEVER) {
-            int64_t ns = next - loop_now();
-            if (ns < 0)
-                ns = 0;
-            wait = (struct timespec){.tv_sec = ns / NS_PER_SEC, .tv_nsec = ns % NS_PER_SEC};
-            timeout = &wait;
-        }
-        int n = epoll_pwait2(loop->epoll_fd, events, ARRAY_SIZE(events), timeout, NULL);
+        run_timers(loop, expired);
+        expired = false;
+        int n = epoll_wait(loop->epoll_fd, events, ARRAY_SIZE(events), -1);
+        struct loop_fd *ready = NULL;
+        uint32_t ready_events = 0;
         for (int i = 0; i < n; i++) {
-            struct loop_fd *source = events[i].data.ptr;
-            if (source) {
-                source->fn(source->opaque, events[i].events);
-                break; /* a callback may have removed the others: ask again */
+            if (events[i].data.ptr == &loop->timer_fd) {
+                expired = true;
+            } else if (events[i].data.ptr != &loop->wake_fd && !ready) {
+                ready = events[i].data.ptr;
+                ready_events = events[i].events;
             }
-            uint64_t count;
-            ssize_t ignored = read(loop->wake_fd, &count, sizeof(count));
-            (void)ignored;
         }
+        if (ready) /* one: its function may remove the others, so ask again */
+            ready->fn(ready->opaque, ready_events);
     }
     atomic_store(&loop->stopping, false);
 }

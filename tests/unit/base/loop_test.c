@@ -1,4 +1,6 @@
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -78,6 +80,62 @@ static void test_post_from_thread(void **state)
     loop_close(loop);
 }
 
+#define N_EXCHANGES 200
+
+struct exchange {
+    struct loop *loop;
+    struct loop_timer near, far;
+    _Atomic int n; /* how often the loop's thread has been woken */
+};
+
+static void count(void *opaque)
+{
+    struct exchange *x = opaque;
+    atomic_fetch_add(&x->n, 1);
+}
+
+/* Waits until the loop has been woken n times, and perhaps sleeps again. */
+static void wait_for(struct exchange *x, int n)
+{
+    while (atomic_load(&x->n) < n)
+        sched_yield();
+}
+
+/* By turns a post, a timer where there was none, and one before another: each must wake a loop that sleeps. */
+static void *wake_again_and_again(void *opaque)
+{
+    struct exchange *x = opaque;
+
+    for (int i = 0; i < N_EXCHANGES; i++) {
+        if (i % 4 == 0)
+            assert_int_equal(loop_post(x->loop, count, x), 0);
+        else
+            loop_timer_set(&x->near, i % 4 == 1 ? 0 : loop_now() + 100000);
+        wait_for(x, i + 1);
+        if (i % 4 == 1)
+            loop_timer_set(&x->far, loop_now() + 3600 * NS_PER_SEC);
+        else if (i % 4 == 2)
+            loop_timer_cancel(&x->far);
+    }
+    loop_stop(x->loop);
+    return NULL;
+}
+
+static void test_wakes_from_thread(void **state)
+{
+    struct exchange x = {0};
+    pthread_t thread;
+
+    assert_int_equal(loop_open(&x.loop, NULL), 0);
+    loop_timer_init(&x.near, x.loop, count, &x);
+    loop_timer_init(&x.far, x.loop, count, &x);
+    assert_int_equal(pthread_create(&thread, NULL, wake_again_and_again, &x), 0);
+    loop_run(x.loop);
+    pthread_join(thread, NULL);
+    assert_int_equal(x.n, N_EXCHANGES);
+    loop_close(x.loop);
+}
+
 struct reader {
     struct loop *loop;
     struct loop_fd source;
@@ -115,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_timer_order),
         cmocka_unit_test(test_post_from_thread),
+        cmocka_unit_test(test_wakes_from_thread),
         cmocka_unit_test(test_fd),
     };
     return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
