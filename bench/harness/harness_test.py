@@ -9,7 +9,7 @@ import unittest
 import xml.etree.ElementTree
 from pathlib import Path
 
-from . import chart, engines, guest, measure, report, targets
+from . import chart, engines, guest, latency, measure, report, targets
 
 CATALOGUE = [guest.Workload("integer", "sort", "int"), guest.Workload("integer", "hash", "key"),
              guest.Workload(targets.PARALLEL, targets.PARALLEL, "piece")]
@@ -202,6 +202,58 @@ class GuestTest(unittest.TestCase):
         for name in names:
             self.assertEqual(first.results[name].checksum, second.results[name].checksum, name)
             self.assertNotEqual(first.results[name].checksum, other.results[name].checksum, name)
+
+
+class LatencyTest(unittest.TestCase):
+    """Waiting guests, played by shell scripts again."""
+
+    READY = "echo 'Linux with busybox, in vireo. poweroff ends it; so does Ctrl-A x.'"
+    RESULTS = "printf 'timer: result loop ticks 2000 median 20000 p99 1500000 worst 9000000\\r\\ntimer: result halt ticks 2000 median 1 " \
+              "p99 2 worst 3\\r\\n'"
+
+    @staticmethod
+    def measure(script, name, seconds=0.3, timeout=20):
+        """One of the two by a script."""
+        return latency.measure([name], {name: ["sh", "-c", script]}, timeout, seconds, quiet, settle=0.1)
+
+    def test_idle(self):
+        """One that sleeps costs less than one that does not."""
+        asleep = self.measure(f"{self.READY}; exec sleep 1000", latency.IDLE)
+        busy = self.measure(f"{self.READY}; while :; do :; done", latency.IDLE)
+        self.assertEqual((asleep.error, busy.error), (None, None))
+        self.assertLess(asleep.idle_percent, busy.idle_percent)
+
+    def test_timers(self):
+        """Every line counts, and what follows the last does not."""
+        found = self.measure(f"{self.RESULTS}; echo timer: done; exec sleep 1000", latency.TIMERS)
+        self.assertIsNone(found.error)
+        self.assertEqual(found.timers, {"loop": (20000, 1500000, 9000000), "halt": (1, 2, 3)})
+
+    def test_failures_are_named(self):
+        """Without a word of what was expected."""
+        self.assertIn("timer: ended before the timers did: no engine", self.measure("echo no engine >&2", latency.TIMERS).error)
+        self.assertIn("idle: ended before it was idle", self.measure("echo bye", latency.IDLE).error)
+        self.assertIn("timer: not done after", self.measure(f"{self.RESULTS}; exec sleep 1000", latency.TIMERS, timeout=0.5).error)
+
+    def test_figures(self):
+        """In the table, and held against the aims: 3 % of a CPU, and 1 ms for all but one of a hundred."""
+        summary = report.Summary(engines.VIREO[0], 8)
+        latency.add(summary, latency.Latency(2.5, {"loop": (20000, 1500000, 9000000)}))
+        table = report.text([summary], [summary], [], CATALOGUE, 1)
+        self.assertRegex(table, r"idle guest, % of a CPU +2\.50\n")
+        self.assertRegex(table, r"timer late in a loop, us +20 / 1500 / 9000\n")
+        self.assertRegex(table, r"idle guest, one CPU .* 2\.50 % +yes")
+        self.assertRegex(table, r"99 % of timers.* 1\.50 ms +no")
+        latency.add(summary, latency.Latency(error="idle: not done after 5 s"))
+        self.assertTrue(summary.failed)
+
+    def test_guest(self):
+        """It compiles, and loaders find its header where they look."""
+        with tempfile.TemporaryDirectory() as out:
+            image = latency.build_timer(Path(out)).read_bytes()
+        self.assertEqual(image[:5], b"\x7fELF\x01")
+        at = image.find(b"\x02\xb0\xad\x1b")
+        self.assertTrue(0 < at < 8192 and at % 4 == 0)
 
 
 class ReportTest(unittest.TestCase):

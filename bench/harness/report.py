@@ -8,7 +8,7 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 
-from . import engines, targets
+from . import engines, latency, targets
 from .guest import ROOT
 
 MIB = 1 << 20
@@ -29,7 +29,7 @@ class Summary:
     ns_per_op: dict = field(default_factory=dict)
     ratio: dict = field(default_factory=dict)  # to the native time at the same scale
     clock: float = None  # time of all workloads by the guest's clock / by the host's - 1
-    system: dict = field(default_factory=dict)  # key of SYSTEM_ROWS: median
+    system: dict = field(default_factory=dict)  # key of SYSTEM_ROWS: median; of latency.ROWS: the one figure
     two_cpus_ns: float = None  # for an operation of `parallel` on two CPUs
 
     @property
@@ -220,7 +220,7 @@ def _workload_table(native, guests, names, catalogue):
 
 def _system_table(guests):
     rows = [["", *(guest.engine.title for guest in guests)]]
-    for key, label, _, text in SYSTEM_ROWS:
+    for key, label, text in [(key, label, text) for key, label, _, text in SYSTEM_ROWS] + latency.ROWS:
         rows.append([label, *(_cell(guest.system.get(key), text) for guest in guests)])
     rows.append(["guest's clock, %", *(_cell(guest.clock, lambda value: f"{value * 100:+.1f}") for guest in guests)])
     return _grid(rows)
