@@ -50,7 +50,8 @@ static bool take_number(const char **p, uint64_t *value)
     return *p > start;
 }
 
-static int parse_size(const struct option_spec *spec, const char *text, uint64_t *bytes, struct err *err)
+/* Bytes, or with a suffix. */
+static bool take_size(const char *text, uint64_t *bytes)
 {
     static const char suffixes[] = "KMGT";
     const char *p = text;
@@ -60,12 +61,27 @@ static int parse_size(const struct option_spec *spec, const char *text, uint64_t
         const char *suffix = strchr(suffixes, toupper((unsigned char)*p));
         ok = suffix && !p[1] && !__builtin_mul_overflow(*bytes, UINT64_C(1) << (10 * (suffix - suffixes + 1)), bytes);
     }
-    if (!ok || *bytes < MACHINE_RAM_LEAST || *bytes > MACHINE_RAM_MOST || *bytes % RAM_PAGE_SIZE)
+    return ok;
+}
+
+static int parse_size(const struct option_spec *spec, const char *text, uint64_t *bytes, struct err *err)
+{
+    if (!take_size(text, bytes) || *bytes < MACHINE_RAM_LEAST || *bytes > MACHINE_RAM_MOST || *bytes % RAM_PAGE_SIZE)
         return err_set(err, -EINVAL,
                        "--%s '%.100s': accepted is a size from " MACHINE_RAM_RANGE
                        " in bytes (whole pages of 4096) or with a "
                        "suffix K, M, G or T, such as 512M",
                        spec->name, text);
+    return 0;
+}
+
+static int parse_code_size(const struct option_spec *spec, const char *text, uint64_t *bytes, struct err *err)
+{
+    if (!take_size(text, bytes) || *bytes < ENGINE_CODE_CACHE_LEAST || *bytes > ENGINE_CODE_CACHE_MOST)
+        return err_set(
+            err, -EINVAL,
+            "--%s '%.100s': accepted is a size from 1M to 4G in bytes or with a suffix K, M or G, such as 32M",
+            spec->name, text);
     return 0;
 }
 
@@ -122,6 +138,8 @@ static int parse_value(const struct option_spec *spec, const char *text, void *v
     switch (spec->kind) {
     case OPTION_SIZE:
         return parse_size(spec, text, at, err);
+    case OPTION_CODE_SIZE:
+        return parse_code_size(spec, text, at, err);
     case OPTION_COUNT:
         return parse_count(spec, text, at, err);
     case OPTION_SECONDS:

@@ -13,24 +13,26 @@
 enum option_kind {
     OPTION_TEXT,
     OPTION_ENGINE,
-    OPTION_FILE,    /* a path to read */
-    OPTION_OUTPUT,  /* a path to write */
-    OPTION_CONSOLE, /* as console_check() takes it */
-    OPTION_SIZE,    /* bytes of guest RAM */
-    OPTION_COUNT,   /* of vCPUs */
-    OPTION_SECONDS, /* given in seconds, kept in nanoseconds */
-    OPTION_FLAG,    /* takes no value */
+    OPTION_FILE,      /* a path to read */
+    OPTION_OUTPUT,    /* a path to write */
+    OPTION_CONSOLE,   /* as console_check() takes it */
+    OPTION_SIZE,      /* bytes of guest RAM */
+    OPTION_CODE_SIZE, /* bytes of translated code */
+    OPTION_COUNT,     /* of vCPUs */
+    OPTION_SECONDS,   /* given in seconds, kept in nanoseconds */
+    OPTION_FLAG,      /* takes no value */
 };
 
-#define OPTION_TYPE_TEXT    const char *
-#define OPTION_TYPE_ENGINE  const char *
-#define OPTION_TYPE_FILE    const char *
-#define OPTION_TYPE_OUTPUT  const char *
-#define OPTION_TYPE_CONSOLE const char *
-#define OPTION_TYPE_SIZE    uint64_t
-#define OPTION_TYPE_COUNT   unsigned
-#define OPTION_TYPE_SECONDS int64_t
-#define OPTION_TYPE_FLAG    bool
+#define OPTION_TYPE_TEXT      const char *
+#define OPTION_TYPE_ENGINE    const char *
+#define OPTION_TYPE_FILE      const char *
+#define OPTION_TYPE_OUTPUT    const char *
+#define OPTION_TYPE_CONSOLE   const char *
+#define OPTION_TYPE_SIZE      uint64_t
+#define OPTION_TYPE_CODE_SIZE uint64_t
+#define OPTION_TYPE_COUNT     unsigned
+#define OPTION_TYPE_SECONDS   int64_t
+#define OPTION_TYPE_FLAG      bool
 
 struct option_spec {
     const char *name; /* without the dashes */

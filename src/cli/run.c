@@ -212,6 +212,7 @@ static int configure(const struct run_options *o, struct machine_conf *conf, str
         .append = o->append,
         .ram_size = o->memory,
         .n_cpus = o->cpus,
+        .code_cache = o->code_cache,
         .debug_exit = o->debug_exit,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout,

@@ -95,6 +95,16 @@ struct engine_debug {
         *hit; /* set when run() returns ENGINE_DEBUG: the breakpoint met, or NULL for the step */
 };
 
+/* What the vCPUs of a VM share. */
+struct engine_conf {
+    struct ram *ram;
+    unsigned n_vcpus;
+    uint64_t code_cache; /* bytes of translated code, all vCPUs together; 0: as the engine likes */
+};
+
+#define ENGINE_CODE_CACHE_LEAST (1 * MIB)
+#define ENGINE_CODE_CACHE_MOST  (4 * GIB)
+
 struct engine; /* one a VM: what its vCPUs share */
 struct engine_vcpu;
 
@@ -102,7 +112,7 @@ struct engine_type {
     const char *name;
     /* 0 when this host can run it, or -errno and the reason. */
     int (*probe)(struct err *err);
-    int (*open)(struct engine **engine, struct ram *ram, unsigned n_vcpus, struct err *err);
+    int (*open)(struct engine **engine, const struct engine_conf *conf, struct err *err);
     void (*close)(struct engine *engine);
     int (*vcpu_open)(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpu,
                      struct err *err);

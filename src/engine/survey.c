@@ -70,7 +70,7 @@ static int bench_open(struct bench *b, const struct engine_type *type, struct er
     bus_init(&b->mmio, NULL);
     clock_init(&b->clock, NULL, SURVEY_TSC); /* stands still, and needs no loop */
     x86_cpuid_init(&b->cpuid, &cpuid);
-    r = type->open(&b->engine, &b->ram, 1, err);
+    r = type->open(&b->engine, &(struct engine_conf){.ram = &b->ram, .n_vcpus = 1}, err);
     if (r < 0)
         goto close_ram;
     r = type->vcpu_open(b->engine, &conf, &b->vcpu, err);

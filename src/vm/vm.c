@@ -53,10 +53,11 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
         .mmio = &vm->mmio,
         .power = {.request = on_power_request, .opaque = vm},
     };
+    const struct engine_conf engine_conf = {.ram = &vm->ram, .n_vcpus = conf->n_vcpus, .code_cache = conf->code_cache};
     r = ram_open(&vm->ram, conf->ram_size, conf->ram_low_max, err);
     if (r < 0)
         goto fail;
-    r = conf->engine->open(&vm->engine, &vm->ram, conf->n_vcpus, err);
+    r = conf->engine->open(&vm->engine, &engine_conf, err);
     if (r < 0)
         goto fail;
     for (unsigned i = 0; i < conf->n_vcpus; i++) {

@@ -69,7 +69,7 @@ int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err 
     const struct x86_cpuid_conf cpuid = {
         .n_cpus = 1, .tsc_hz = BOX_TSC_HZ, .crystal_hz = BOX_CRYSTAL_HZ, .phys_bits = 40};
     x86_cpuid_init(&box->cpuid, &cpuid);
-    r = box->type->open(&box->engine, &box->ram, 1, err);
+    r = box->type->open(&box->engine, &(struct engine_conf){.ram = &box->ram, .n_vcpus = 1}, err);
     if (r)
         goto no_engine;
     const struct engine_vcpu_conf conf = {.ram = &box->ram,

@@ -38,6 +38,8 @@ WRONG = [
 ]
 SIZES = ["", "0", "-1", "1Q", "512", "M", "1.5G", "1 G", "1GG", "1GiB", "0x1000000", "4095", "1048577", "1023K", "513G",
          "1T", "99999999999999999999", "18446744073709551615", "16777216T", "1M\n", "+1G", "\u0661G"]
+CODE_SIZES = ["", "0", "-1", "1Q", "M", "1.5M", "1 M", "1MiB", "1048575", "1023K", "4097M", "4294967297", "5G", "1T",
+              "99999999999999999999", "16777216T", "0x100000", "+1M"]
 CPUS = ["", "0", "-1", "17", "1.5", "two", "99999999999999999999", "4294967297", "0x1"]
 SECONDS = ["", "0", "-1", "1s", ".5", "1.", "0.0", "inf", "nan", "1e3", "1000000001", "99999999999999999999"]
 
@@ -60,7 +62,7 @@ class BadInput(harness.Case):
 
     def test_numbers(self):
         """Sizes, counts and times, as two words and as one."""
-        for option, values in (("--memory", SIZES), ("--cpus", CPUS), ("--timeout", SECONDS)):
+        for option, values in (("--memory", SIZES), ("--code-cache", CODE_SIZES), ("--cpus", CPUS), ("--timeout", SECONDS)):
             for value in values:
                 shown = f"'{value}'".replace("\n", "?")
                 if value.isascii():

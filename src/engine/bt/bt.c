@@ -16,9 +16,10 @@
 #include "engine/interp/seg.h"
 #include "engine/interp/vector.h"
 
-/* Generated code: all vCPUs together, and what one has at least. */
+/* Generated code where nobody says how much: all vCPUs together, and what one has at least. */
 #define CACHE_DEFAULT (32 * MIB)
 #define CACHE_LEAST   (8 * MIB)
+#define CACHE_MOST    (1 * GIB) /* of one vCPU: jumps have 32-bit displacements */
 
 struct engine_vcpu {
     struct bt bt;
@@ -288,16 +289,26 @@ static void bt_close(struct engine *e)
     free(engine);
 }
 
-static int bt_open(struct engine **enginep, struct ram *ram, unsigned n_vcpus, struct err *err)
+static uint64_t vcpu_cache_size(const struct engine_conf *conf)
+{
+    uint64_t size = CACHE_DEFAULT / conf->n_vcpus < CACHE_LEAST ? CACHE_LEAST : CACHE_DEFAULT / conf->n_vcpus;
+
+    if (conf->code_cache)
+        size = align_down(conf->code_cache / conf->n_vcpus, RAM_PAGE_SIZE);
+    return size < CACHE_MOST ? size : CACHE_MOST;
+}
+
+static int bt_open(struct engine **enginep, const struct engine_conf *conf, struct err *err)
 {
     struct bt_engine *engine = calloc(1, sizeof(*engine));
+    struct ram *ram = conf->ram;
     int ret = -ENOMEM;
 
     if (!engine)
         return err_set(err, -ENOMEM, "engine: out of memory");
-    engine->cache_size = CACHE_DEFAULT / n_vcpus < CACHE_LEAST ? CACHE_LEAST * n_vcpus : CACHE_DEFAULT;
+    engine->vcpu_cache_size = vcpu_cache_size(conf);
     engine->n_pages = ram->size >> RAM_PAGE_SHIFT;
-    engine->vcpus = calloc(n_vcpus, sizeof(struct bt *));
+    engine->vcpus = calloc(conf->n_vcpus, sizeof(struct bt *));
     engine->holders = mmap(NULL, engine->n_pages * sizeof(*engine->holders), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!engine->vcpus || engine->holders == MAP_FAILED) {
@@ -307,7 +318,7 @@ static int bt_open(struct engine **enginep, struct ram *ram, unsigned n_vcpus, s
     ret = signal_open(err);
     if (ret < 0)
         goto fail;
-    ret = interp_engine_init(&engine->engine, ram, n_vcpus, err);
+    ret = interp_engine_init(&engine->engine, conf, err);
     if (ret < 0)
         goto fail;
     ram->code_opaque = engine;
@@ -333,7 +344,7 @@ static struct engine_vcpu *allocate(void)
 
 static int open_translator(struct bt *bt, struct err *err)
 {
-    uint64_t size = bt->engine->cache_size / bt->engine->engine.n_vcpus;
+    uint64_t size = bt->engine->vcpu_cache_size;
     int ret;
 
     bt->has_avx = bt->c.conf.cpuid->feat.avx;

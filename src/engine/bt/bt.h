@@ -95,8 +95,8 @@ struct bt {
 };
 
 struct bt_engine {
-    struct engine engine; /* first: what the embedded interpreters share */
-    uint64_t cache_size;  /* bytes of generated code, all vCPUs together */
+    struct engine engine;     /* first: what the embedded interpreters share */
+    uint64_t vcpu_cache_size; /* bytes of generated code, each vCPU */
     struct bt **vcpus;
     _Atomic uint16_t *holders; /* for each page of RAM: vCPUs with blocks made from it, a bit each */
     uint64_t n_pages;

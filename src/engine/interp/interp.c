@@ -272,27 +272,27 @@ static void interp_close(struct engine *engine)
     free(engine);
 }
 
-int interp_engine_init(struct engine *engine, struct ram *ram, unsigned n_vcpus, struct err *err)
+int interp_engine_init(struct engine *engine, const struct engine_conf *conf, struct err *err)
 {
-    engine->vcpus = calloc(n_vcpus, sizeof(*engine->vcpus));
+    engine->vcpus = calloc(conf->n_vcpus, sizeof(*engine->vcpus));
     if (!engine->vcpus)
         return err_set(err, -ENOMEM, "engine: out of memory");
-    engine->ram = ram;
-    engine->n_vcpus = n_vcpus;
+    engine->ram = conf->ram;
+    engine->n_vcpus = conf->n_vcpus;
     bind_map_init(&engine->map);
     pthread_mutex_init(&engine->bus_lock, NULL);
     pthread_mutex_init(&engine->code_lock, NULL);
     return 0;
 }
 
-static int interp_open(struct engine **enginep, struct ram *ram, unsigned n_vcpus, struct err *err)
+static int interp_open(struct engine **enginep, const struct engine_conf *conf, struct err *err)
 {
     struct engine *engine = calloc(1, sizeof(*engine));
     int ret;
 
     if (!engine)
         return err_set(err, -ENOMEM, "engine: out of memory");
-    ret = interp_engine_init(engine, ram, n_vcpus, err);
+    ret = interp_engine_init(engine, conf, err);
     if (ret < 0) {
         free(engine);
         return ret;

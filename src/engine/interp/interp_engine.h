@@ -20,7 +20,7 @@ struct engine {
 };
 
 /* An engine that another one builds on embeds these in its own. */
-int interp_engine_init(struct engine *engine, struct ram *ram, unsigned n_vcpus, struct err *err) MUST_CHECK;
+int interp_engine_init(struct engine *engine, const struct engine_conf *conf, struct err *err) MUST_CHECK;
 void interp_engine_fini(struct engine *engine);
 int interp_vcpu_init(struct interp *c, struct engine *engine, const struct engine_vcpu_conf *conf,
                      struct err *err) MUST_CHECK; /* *c is zeroed */

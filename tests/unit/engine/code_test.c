@@ -120,7 +120,7 @@ static void test_other_vcpu_writes_code(void **state)
     struct err err;
 
     guest_open(&g, GUEST_LONG);
-    assert_int_equal(interp_engine.open(&engine, &g.ram, 2, &err), 0);
+    assert_int_equal(interp_engine.open(&engine, &(struct engine_conf){.ram = &g.ram, .n_vcpus = 2}, &err), 0);
     guest_load(&g, reader);
     guest_copy(&g, WRITER_AT, writer_start, (size_t)(writer_end - writer_start));
     guest_copy(&g, CODE_AT, function, sizeof(function));

@@ -139,7 +139,7 @@ void guest_open(struct guest *g, enum guest_mode mode)
     clock_init(&g->clock, NULL, 1000000000);
     x86_cpuid_init(&g->cpuid, &cpuid);
     g->port.apic_ops = &apic_ops;
-    assert_int_equal(interp_engine.open(&g->engine, &g->ram, 1, &err), 0);
+    assert_int_equal(interp_engine.open(&g->engine, &(struct engine_conf){.ram = &g->ram, .n_vcpus = 1}, &err), 0);
     assert_int_equal(interp_engine.vcpu_open(g->engine, &conf, &g->vcpu, &err), 0);
 
     x86_state_reset(&g->st, true);

@@ -64,7 +64,7 @@ static inline int fixture_open(void **state)
     x86_cpuid_init(&f->cpuid, &(struct x86_cpuid_conf){.n_cpus = 1, .tsc_hz = 1000000000, .phys_bits = 39});
     conf = (struct engine_vcpu_conf){
         .ram = &f->ram, .pio = &f->pio, .mmio = &f->mmio, .port = &f->port, .cpuid = &f->cpuid, .stats = &f->stats};
-    assert_int_equal(interp_engine.open(&f->engine, &f->ram, 1, &err), 0);
+    assert_int_equal(interp_engine.open(&f->engine, &(struct engine_conf){.ram = &f->ram, .n_vcpus = 1}, &err), 0);
     assert_int_equal(interp_engine.vcpu_open(f->engine, &conf, &f->vcpu, &err), 0);
     store_le64(f->ram.base + 0x1000, 0x2000 | 7);
     store_le64(f->ram.base + 0x2000, 0x3000 | 7);

@@ -26,7 +26,7 @@ static int fake_probe(struct err *err)
     return 0;
 }
 
-static int fake_open(struct engine **engine, struct ram *ram, unsigned n_vcpus, struct err *err)
+static int fake_open(struct engine **engine, const struct engine_conf *conf, struct err *err)
 {
     *engine = NULL;
     return 0;
