@@ -19,6 +19,8 @@
 #ifndef ENGINE_INTERP_VECTOR_H
 #define ENGINE_INTERP_VECTOR_H
 
+#include <signal.h>
+
 #include "engine/interp/bind.h"
 #include "engine/interp/interp.h"
 
@@ -54,6 +56,15 @@ uint64_t vector_stub_key(const struct x86_insn *xi);
 
 /* The stub of in->imm, built if it has to be. */
 vector_stub_fn vector_stub(struct interp *c, const struct insn *in);
+
+/* VMOVD, VPINSRD, VCVTSI2SD ...: outside 64-bit mode VEX.W means nothing to them (SDM Vol. 2, each). */
+bool vector_vex_w_is_gpr_size(const ZydisDecodedInstruction *insn);
+
+/*
+ * Another generator's word on a SIGFPE that no stub caused, called in the handler: true when it has led the thread elsewhere. One for the
+ * process, set before any vCPU runs.
+ */
+void vector_on_trap(bool (*hook)(int sig, siginfo_t *info, void *context));
 
 /* Runs the stub with SIMD exceptions unmasked; true if one came up. MXCSR then has its flags, and nothing else changed. */
 bool vector_stub_trapped(struct interp *c, const struct insn *in, void *mem);

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <ucontext.h>
 
@@ -52,8 +53,7 @@ static bool is_gpr(const ZydisDecodedOperand *op)
     return class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64;
 }
 
-/* VMOVD, VPINSRD, VCVTSI2SD ...: outside 64-bit mode VEX.W means nothing to them (SDM Vol. 2, each). */
-static bool vex_w_is_gpr_size(const ZydisDecodedInstruction *insn)
+bool vector_vex_w_is_gpr_size(const ZydisDecodedInstruction *insn)
 {
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_VMOVD:
@@ -77,7 +77,7 @@ static unsigned put_prefixes(uint8_t *code, const ZydisDecodedInstruction *insn,
     unsigned n = 0;
 
     if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
-        bool w = insn->raw.vex.W && (long_mode || !vex_w_is_gpr_size(insn));
+        bool w = insn->raw.vex.W && (long_mode || !vector_vex_w_is_gpr_size(insn));
         uint8_t r = gpr_reg || insn->raw.vex.R, b = gpr_rm || mem || insn->raw.vex.B;
         uint8_t vvvv = insn->raw.vex.vvvv | (long_mode ? 0 : 8);
         code[n++] = 0xc4;
@@ -409,7 +409,15 @@ vector_stub_fn vector_stub(struct interp *c, const struct insn *in)
 
 /* ---- unmasked SIMD exceptions ---- */
 
-/* Leads the faulting stub to its exit, MXCSR as the exception left it. Any other SIGFPE has its default effect. */
+/* Set before any vCPU runs, so that a handler needs no more than to read it. */
+static bool (*_Atomic trap_hook)(int sig, siginfo_t *info, void *context);
+
+void vector_on_trap(bool (*hook)(int sig, siginfo_t *info, void *context))
+{
+    atomic_store(&trap_hook, hook);
+}
+
+/* Leads the faulting stub to its exit, MXCSR as the exception left it. A SIGFPE that is nobody's has its default effect. */
 static void on_sigfpe(int sig, siginfo_t *info, void *context)
 {
     greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -418,6 +426,9 @@ static void on_sigfpe(int sig, siginfo_t *info, void *context)
         regs[REG_RIP] = (greg_t)(uintptr_t)trapping.exit;
         return;
     }
+    bool (*hook)(int, siginfo_t *, void *) = atomic_load(&trap_hook);
+    if (hook && hook(sig, info, context))
+        return;
     signal(sig, SIG_DFL);
     if (info->si_code <= 0)
         raise(sig); /* sent, not caused: it would not come again by itself */
@@ -448,7 +459,7 @@ int vector_open(struct vector_unit **unit, struct err *err)
         return ret;
     }
     build_common(u);
-    sigemptyset(&sa.sa_mask);
+    sigfillset(&sa.sa_mask);
     sigaction(SIGFPE, &sa, NULL); /* fails only for signals that cannot be caught */
     *unit = u;
     return 0;
