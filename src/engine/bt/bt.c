@@ -193,6 +193,10 @@ static const uint8_t *answer(struct bt *bt)
         bt->stats.polls++;
         c->st.rip = bt->arg0;
         return NULL;
+    case BT_LEAVE_TRAP:
+        trap_report(bt);
+        c->exit = ENGINE_FAIL;
+        return NULL;
     case BT_LEAVE_NONE:
         return NULL;
     }
@@ -241,7 +245,7 @@ static bool run_some(struct bt *bt)
     bt->counted = bt->mode & BT_MODE_COUNTED ? block : NULL;
     for (const uint8_t *code = block->body_saved; code; code = answer(bt))
         enter(bt, code);
-    return false;
+    return bt->leave == BT_LEAVE_TRAP;
 }
 
 static enum engine_exit bt_run(struct engine_vcpu *vcpu, uint64_t limit)
@@ -264,6 +268,7 @@ static enum engine_exit bt_run(struct engine_vcpu *vcpu, uint64_t limit)
     while (!run_some(bt))
         ;
 out:
+    signal_thread_done();
     c->cur = NULL;
     code_written(c);
     code_leave(c);
@@ -316,6 +321,8 @@ static int bt_open(struct engine **enginep, const struct engine_conf *conf, stru
         goto fail;
     }
     ret = signal_open(err);
+    if (ret == 0)
+        ret = trap_open(err);
     if (ret < 0)
         goto fail;
     ret = interp_engine_init(&engine->engine, conf, err);

@@ -10,6 +10,8 @@
  *   flags.c      which status flags somebody may still see, and keeping them over code that needs EFLAGS
  *   memory.c     memory operands: the inline lookup in the software TLB
  *   recode.c     instructions that run as they are, with registers and memory operands put in place
+ *   simd.c       which SIMD instructions are among those, and what they ask for
+ *   trap.c       exceptions of the host's CPU in generated code
  *   pushpop.c      PUSH, POP and their kin
  *   flow.c       jumps, calls, returns, and the ends of blocks
  *
@@ -42,12 +44,13 @@ enum bt_leave {
     BT_LEAVE_MISS, /* an indirect jump to RIP arg0 found nothing in the jump cache */
     BT_LEAVE_LINK, /* a direct jump that has no target yet: arg0 is its struct bt_link's number */
     BT_LEAVE_POLL, /* something is due before the instruction at RIP arg0 */
+    BT_LEAVE_TRAP, /* a host exception that no guest instruction accounts for: bt->trap */
 };
 
 /* How generated code is left: jumps to these, with arg0 in T0 and arg1 in T1. The flags are in `flags`. */
 struct bt_thunks {
     void (*enter)(void); /* from C: runs guest code at bt->target until it leaves */
-    const uint8_t *slow, *miss, *link, *poll;
+    const uint8_t *slow, *miss, *link, *poll, *trap;
     const uint8_t *end; /* behind the last one */
 };
 
@@ -75,6 +78,7 @@ struct bt {
     const uint8_t *target; /* where `enter` goes on */
     uint64_t host_rsp;
     uint32_t host_mxcsr;
+    uint32_t new_mxcsr; /* being looked at by LDMXCSR */
 
     /* For C. */
     struct bt_thunks thunks;
@@ -88,6 +92,10 @@ struct bt {
     _Atomic bool in_guest;    /* bt->target is about to run, or generated code runs */
     pthread_t thread;         /* that runs it; valid with in_guest */
     bool thread_known;
+    struct {
+        int sig;
+        uintptr_t pc, addr;     /* host addresses: of the instruction, and what it accessed or 0 */
+    } trap;                     /* with BT_LEAVE_TRAP */
     bool dropped;               /* blocks were dropped since this was last cleared: host addresses in them are void */
     _Atomic bool pages_written; /* a page with blocks of this vCPU was; from any thread */
     struct bt_stats stats;
@@ -143,6 +151,12 @@ uint32_t mode_now(const struct bt *bt);
 
 struct bt_link;
 
+/* A host instruction that may raise an exception for the guest's. As offsets into the block's code. */
+struct bt_trap {
+    uint32_t at;   /* of the instruction */
+    uint32_t stub; /* of its slow path */
+};
+
 struct bt_block {
     struct bt_block *next;      /* in its hash bucket */
     struct bt_block *page_next; /* on the same physical page */
@@ -153,9 +167,11 @@ struct bt_block {
     uint16_t n;             /* instructions */
     const uint8_t *source;  /* the bytes it was made from */
     const uint8_t *lengths; /* of its instructions */
-    bool global;            /* its page's mapping is */
-    bool dead;              /* invalidated: may still run to its next exit, is found no more */
-    bool unhooked;          /* its links lead to their stubs for once: see signal.c */
+    const struct bt_trap *traps;
+    uint16_t n_traps;
+    bool global;   /* its page's mapping is */
+    bool dead;     /* invalidated: may still run to its next exit, is found no more */
+    bool unhooked; /* its links lead to their stubs for once: see signal.c */
     uint32_t first_link, n_links;
     const uint8_t *code, *code_end;
     const uint8_t *landing;    /* for jumps through the jump cache: RIP in T0, flags saved */
@@ -217,9 +233,21 @@ void cache_flush(struct bt *bt);
 /* Once a process; once a thread that runs vCPUs. */
 int signal_open(struct err *err) MUST_CHECK;
 int signal_thread(struct bt *bt) MUST_CHECK;
+void signal_thread_done(void);
+
+/* The vCPU that runs on this thread, or NULL. Async-signal-safe. */
+struct bt *signal_running(void);
 
 /* From any thread: makes generated code of bt leave soon. bt->poll is set. */
 void signal_kick(struct bt *bt);
+
+/* ---- trap.c ---- */
+
+/* Once a process: handlers of SIGFPE, SIGSEGV, SIGBUS and SIGILL. */
+int trap_open(struct err *err) MUST_CHECK;
+
+/* Logs what BT_LEAVE_TRAP was about. */
+void trap_report(struct bt *bt);
 
 /* ---- jump.c ---- */
 

@@ -14,7 +14,7 @@ void flags_analyse(struct trans *t)
     for (unsigned i = t->n; i-- > 0;) {
         struct trans_insn *in = &t->insn[i];
         in->flags_after = wanted;
-        wanted = in->flags_read | (in->faults ? X86_FLAGS_STATUS : 0) | (wanted & ~in->flags_written);
+        wanted = in->flags_read | (in->faults || in->traps ? X86_FLAGS_STATUS : 0) | (wanted & ~in->flags_written);
         in->flags_wanted = wanted;
     }
 }

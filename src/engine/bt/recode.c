@@ -3,6 +3,7 @@
  * replaced where the guest names them.
  */
 #include "engine/bt/translate.h"
+#include "engine/interp/vector.h"
 
 /* ---- which ---- */
 
@@ -25,6 +26,14 @@ static bool is_gpr(const ZydisDecodedOperand *op)
         return false;
     ZydisRegisterClass class = ZydisRegisterGetClass(op->reg.value);
     return class >= ZYDIS_REGCLASS_GPR8 && class <= ZYDIS_REGCLASS_GPR64;
+}
+
+static bool is_vector(const ZydisDecodedOperand *op)
+{
+    if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return false;
+    ZydisRegisterClass class = ZydisRegisterGetClass(op->reg.value);
+    return class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM;
 }
 
 static bool is_other_register(const ZydisDecodedOperand *op)
@@ -146,11 +155,23 @@ static bool base_bit(const struct code *c)
     return (c->host ? c->host->base : c->rm) & 8;
 }
 
-static void put_vex(struct emit *e, const ZydisDecodedInstruction *insn, const struct code *c)
+/* VEX.W means nothing outside 64-bit mode where it would choose the size of a general operand. */
+static bool vex_w(const struct x86_insn *xi)
 {
+    bool general = vector_vex_w_is_gpr_size(&xi->insn);
+
+    for (unsigned i = 0; i < xi->insn.operand_count; i++)
+        general |= is_gpr(&xi->op[i]);
+    return xi->insn.raw.vex.W && (xi->insn.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 || !general);
+}
+
+static void put_vex(struct emit *e, const struct x86_insn *xi, const struct code *c)
+{
+    const ZydisDecodedInstruction *insn = &xi->insn;
+
     emit8(e, 0xc4);
     emit8(e, (uint8_t)(!(c->reg & 8) << 7 | !index_bit(c) << 6 | !base_bit(c) << 5 | (insn->opcode_map & 3)));
-    emit8(e, (uint8_t)((insn->raw.vex.W << 7) | (~c->vvvv & 15) << 3 | insn->raw.vex.L << 2 | insn->raw.vex.pp));
+    emit8(e, (uint8_t)(vex_w(xi) << 7 | (~c->vvvv & 15) << 3 | insn->raw.vex.L << 2 | insn->raw.vex.pp));
     emit8(e, insn->opcode);
 }
 
@@ -199,13 +220,25 @@ static void put_modrm(struct emit *e, const struct code *c)
         emit32(e, (uint32_t)h->disp);
 }
 
+static bool is_is4(const struct x86_insn *xi)
+{
+    for (unsigned i = 0; i < xi->insn.operand_count; i++)
+        if (is_vector(&xi->op[i]) && xi->op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+            return true;
+    return false;
+}
+
 static void put_immediates(struct emit *e, const struct trans_insn *in)
 {
     const ZydisDecodedInstruction *insn = &in->xi.insn;
     unsigned first = insn->raw.imm[0].size ? insn->raw.imm[0].offset : 0;
 
-    if (first)
-        emit_bytes(e, in->bytes + first, insn->length - first);
+    if (!first)
+        return;
+    emit_bytes(e, in->bytes + first, insn->length - first);
+    /* A register in an immediate has three bits outside 64-bit mode, and the fourth is ignored. */
+    if (is_is4(&in->xi) && insn->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && !e->full)
+        e->p[-1] &= 0x7f;
 }
 
 static void put_code(struct emit *e, const struct trans_insn *in, const struct code *c)
@@ -213,7 +246,7 @@ static void put_code(struct emit *e, const struct trans_insn *in, const struct c
     const ZydisDecodedInstruction *insn = &in->xi.insn;
 
     if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
-        put_vex(e, insn, c);
+        put_vex(e, &in->xi, c);
     else
         put_legacy(e, insn, c);
     put_modrm(e, c);
@@ -250,12 +283,21 @@ static void put_registers_only(struct trans *t, const struct trans_insn *in)
         at[insn->raw.prefix_count] = opcode(insn);
 }
 
+/* DIV: the host may change flags that stay as they are. */
+static bool spoils_flags(const struct trans_insn *in)
+{
+    return !in->flags_changed && in->xi.insn.cpu_flags && in->xi.insn.cpu_flags->undefined;
+}
+
 /* R10 and R11 are fetched into the host's of the same numbers. */
 static bool recode_registers(struct trans *t, const struct trans_insn *in)
 {
     const struct x86_insn *xi = &in->xi;
     uint16_t used = 0, written = 0;
+    struct trans_stub *stub = NULL;
 
+    if (spoils_flags(in))
+        flags_keep(t);
     flags_need(t, in, BT_T1);
     for (unsigned i = 0; i < xi->insn.operand_count; i++) {
         const ZydisDecodedOperand *op = &xi->op[i];
@@ -268,12 +310,19 @@ static bool recode_registers(struct trans *t, const struct trans_insn *in)
     for (unsigned r = BT_T0; r <= BT_T1; r++)
         if (used >> r & 1)
             trans_load(t, r, r);
+    if (in->traps) {
+        stub = translate_slow(t, in, NULL);
+        stub->live = t->flags == FLAGS_LIVE;
+        translate_trap(t, stub);
+    }
     put_registers_only(t, in);
     for (unsigned r = BT_T0; r <= BT_T1; r++)
         if (written >> r & 1)
             trans_store(t, r, r);
     if (in->flags_changed)
         flags_put(t);
+    if (stub)
+        translate_resume(t, stub);
     return true;
 }
 
@@ -313,16 +362,18 @@ static bool recode_lea(struct trans *t, const struct trans_insn *in)
 /* ---- with one ---- */
 
 /* ModRM.reg of the new encoding: a register operand, or the opcode's extension. */
-static void find_fields(const struct trans_insn *in, const struct shape *s, struct code *c)
+static void find_fields(const struct trans_insn *in, struct code *c)
 {
     const struct x86_insn *xi = &in->xi;
 
     c->reg = xi->insn.raw.modrm.reg;
     for (unsigned i = 0; i < xi->insn.operand_count; i++) {
         const ZydisDecodedOperand *op = &xi->op[i];
-        if (!is_gpr(op))
+        if (!is_gpr(op) && !is_vector(op))
             continue;
-        unsigned number = op == s->home || trans_in_memory(register_number(op)) ? BT_T0 : register_number(op);
+        unsigned number = is_vector(op)                          ? (unsigned)ZydisRegisterGetId(op->reg.value)
+                          : trans_in_memory(register_number(op)) ? BT_T0
+                                                                 : register_number(op);
         if (op->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
             c->reg = number;
         else if (op->encoding == ZYDIS_OPERAND_ENCODING_NDSNDD)
@@ -369,20 +420,21 @@ static bool recode_memory(struct trans *t, const struct trans_insn *in, const st
         return false;
     if (high != EMIT_NONE && (s->n_registers > 1 || mem.base == high))
         return false; /* its low byte is another operand */
-    if (xi->insn.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B || mem.size > 16)
-        return false;
+    mem.align = in->aligned ? mem.size : 0;
     bool want_t0 = s->home || flags_needs(in);
     struct trans_stub *stub = mem_check(t, in, &mem, want_t0, &host);
     flags_need(t, in, BT_T0);
     if (s->home)
         trans_load(t, BT_T0, register_number(s->home));
     c.host = &host;
-    find_fields(in, s, &c);
+    find_fields(in, &c);
     if (high != EMIT_NONE) {
         put_swap_bytes(t, high);
         c.reg = high;
     }
     c.byte_rex = true;
+    if (in->traps)
+        translate_trap(t, stub);
     if (is_moffs(&xi->insn))
         put_moffs(t, in, &c);
     else

@@ -41,6 +41,11 @@ static void on_kick(int sig, siginfo_t *info, void *context)
         cache_unhook(bt, block);
 }
 
+struct bt *signal_running(void)
+{
+    return running.bt;
+}
+
 int signal_open(struct err *err)
 {
     struct sigaction action = {.sa_sigaction = on_kick, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
@@ -73,6 +78,11 @@ int signal_thread(struct bt *bt)
     sigaddset(&set, KICK_SIGNAL);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     return set_stack();
+}
+
+void signal_thread_done(void)
+{
+    running.bt = NULL;
 }
 
 void signal_kick(struct bt *bt)

@@ -101,7 +101,8 @@ static void put_return(struct emit *e, const struct bt *bt)
 int thunk_open(struct bt *bt)
 {
     uint8_t *room = jit_arena_alloc(&bt->arena, THUNK_ROOM);
-    const uint8_t **leaves[] = {&bt->thunks.slow, &bt->thunks.miss, &bt->thunks.link, &bt->thunks.poll};
+    const uint8_t **leaves[] = {&bt->thunks.slow, &bt->thunks.miss, &bt->thunks.link, &bt->thunks.poll,
+                                &bt->thunks.trap};
     uint8_t *jumps[ARRAY_SIZE(leaves)];
     struct emit e;
 

@@ -38,12 +38,17 @@ static bool shifts_by_register(const ZydisDecodedInstruction *insn, const ZydisD
     return false;
 }
 
+static bool is_division(ZydisMnemonic mnemonic)
+{
+    return mnemonic == ZYDIS_MNEMONIC_DIV || mnemonic == ZYDIS_MNEMONIC_IDIV;
+}
+
 static void find_flags(struct trans_insn *in)
 {
     const ZydisDecodedInstruction *insn = &in->xi.insn;
     const ZydisAccessedFlags *f = insn->cpu_flags;
 
-    if (!f)
+    if (!f || is_division(insn->mnemonic)) /* which leaves all undefined: they stay, as the interpreter has it */
         return;
     in->flags_read = status_flags(f->tested);
     in->flags_written = status_flags((f->modified | f->set_0 | f->set_1) & ~f->undefined);
@@ -63,27 +68,33 @@ static bool has_memory(const struct x86_insn *xi)
     return false;
 }
 
-/* An opcode that exists on this guest's CPU. */
-static bool is_offered(const struct trans *t, const struct trans_insn *in)
+/* What the interpreter makes of it. false: an opcode that does not exist on this guest's CPU. */
+static bool bind(const struct trans *t, const struct trans_insn *in, struct insn *bound)
 {
     const struct interp *c = &t->bt->c;
-    struct insn bound = {0};
 
-    bind_insn(&c->engine->map, &bound, &in->xi, c->conf.cpuid);
-    return bound.fn != op_ud;
+    *bound = (struct insn){0};
+    bind_insn(&c->engine->map, bound, &in->xi, c->conf.cpuid);
+    return bound->fn != op_ud;
 }
 
 static void classify(const struct trans *t, struct trans_insn *in)
 {
+    struct insn bound;
+
     in->faults = has_memory(&in->xi) && !recode_is_hint(in);
     in->ends = false;
-    if (is_offered(t, in)) {
+    in->traps = is_division(in->xi.insn.mnemonic);
+    in->aligned = in->xi.insn.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+    if (bind(t, in, &bound)) {
         find_flags(in);
         flow_classify(t, in);
         if (!in->emit)
             pushpop_classify(t, in);
         if (!in->emit && recode_knows(t, in))
             in->emit = recode;
+        if (!in->emit)
+            simd_classify(t, in, &bound);
     }
     if (!in->emit) {
         in->faults = true;
@@ -111,6 +122,7 @@ static bool decode(struct trans *t, const uint8_t *bytes, size_t left)
         in->flags_changed = false;
         in->emit = NULL;
         in->ends = in->faults = true;
+        in->traps = in->aligned = false;
         if (result == X86_DECODE_OK) {
             classify(t, in);
             at += in->xi.insn.length;
@@ -151,6 +163,11 @@ void translate_resume(struct trans *t, struct trans_stub *stub)
     stub->resume = emit_here(&t->e);
 }
 
+void translate_trap(struct trans *t, struct trans_stub *stub)
+{
+    t->trap[t->n_traps++] = (struct trans_trap){emit_here(&t->e), stub};
+}
+
 void translate_exit(struct trans *t, uint8_t *from, uint64_t target)
 {
     struct trans_stub *stub = &t->stub[t->n_stubs++];
@@ -171,13 +188,16 @@ void translate_exit(struct trans *t, uint8_t *from, uint64_t target)
     *stub = (struct trans_stub){.kind = STUB_EXIT, .from = {from}, .link = link, .link_number = number};
 }
 
-static void put_slow_stub(struct trans *t, const struct trans_stub *stub)
+static void put_slow_stub(struct trans *t, struct trans_stub *stub)
 {
     struct emit *e = &t->e;
 
     for (unsigned i = 0; i < ARRAY_SIZE(stub->from); i++)
         if (stub->from[i])
             emit_patch(e, stub->from[i], emit_here(e));
+    stub->at = emit_here(e);
+    if (stub->live)
+        flags_emit_save(e, t->bt);
     if (stub->resume) {
         EMIT(e, 0x4c, 0x8d, 0x15); /* lea t0, [rip + resume] */
         emit32(e, (uint32_t)(stub->resume - (emit_here(e) + 4)));
@@ -305,6 +325,26 @@ static bool put_body(struct trans *t)
     return true;
 }
 
+/* What the block has to remember. false: no room. */
+static bool keep(struct trans *t, const uint8_t *source)
+{
+    struct bt_block *block = t->block;
+    uint8_t lengths[TRANSLATE_INSNS];
+    struct bt_trap traps[TRANSLATE_INSNS];
+    const uint8_t *start = t->e.start + t->e.exec;
+
+    for (unsigned i = 0; i < t->n; i++)
+        lengths[i] = t->insn[i].xi.insn.length;
+    for (unsigned i = 0; i < t->n_traps; i++)
+        traps[i] = (struct bt_trap){(uint32_t)(t->trap[i].at - start), (uint32_t)(t->trap[i].stub->at - start)};
+    block->n = (uint16_t)t->at;
+    block->n_traps = (uint16_t)t->n_traps;
+    block->source = cache_keep(t->bt, source, block->source_len);
+    block->lengths = cache_keep(t->bt, lengths, t->n);
+    block->traps = (const void *)cache_keep(t->bt, (const uint8_t *)traps, t->n_traps * sizeof(*traps));
+    return block->source && block->lengths && block->traps;
+}
+
 size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uint8_t *room, size_t len)
 {
     struct trans *t = bt->trans;
@@ -314,7 +354,7 @@ size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uin
     t->bt = bt;
     t->block = block;
     t->code64 = bt->mode & BT_MODE_64;
-    t->n = t->n_stubs = 0;
+    t->n = t->n_stubs = t->n_traps = 0;
     emit_init(&t->e, room, len, jit_arena_exec(&bt->arena, room));
     /* From a copy: another CPU may be writing, and what is remembered must be what was translated. */
     left = left < sizeof(bytes) ? left : sizeof(bytes);
@@ -331,12 +371,7 @@ size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uin
         else
             put_exit_stub(t, &t->stub[i]);
     }
-    block->n = (uint16_t)t->at;
-    block->source = cache_keep(bt, bytes, block->source_len);
-    for (unsigned i = 0; i < t->n; i++)
-        bytes[i] = t->insn[i].xi.insn.length;
-    block->lengths = cache_keep(bt, bytes, t->n);
-    if (t->e.full || !block->source || !block->lengths)
+    if (!keep(t, bytes) || t->e.full)
         return 0;
     bt->stats.guest_insns += t->n;
     return (size_t)(t->e.p - t->e.start);

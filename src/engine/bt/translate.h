@@ -28,6 +28,8 @@ struct trans_insn {
     uint32_t flags_written; /* always, to something defined: what was in them before is gone */
     bool flags_changed;     /* may change some */
     bool faults;            /* may fault or leave to C: all flags before it can be seen */
+    bool traps;             /* its host instruction may raise an exception, which is the guest's: simd.c, DIV */
+    bool aligned;           /* #GP(0) unless its memory operand is aligned to its size */
     uint32_t flags_wanted;  /* flags before it that may still be seen or used */
     uint32_t flags_after;   /* the same behind it */
     /* How it is translated; NULL: interpreted. false: not in this form, so interpreted after all (nothing emitted). */
@@ -43,8 +45,15 @@ struct trans_stub {
     struct bt_link *link;
     uint32_t link_number;
     uint64_t target;
-    bool live;
+    bool live;         /* comes with the flags in EFLAGS: a slow path from a trap */
+    const uint8_t *at; /* where it stands at last */
     enum { STUB_SLOW, STUB_EXIT } kind;
+};
+
+/* A host instruction that may trap. */
+struct trans_trap {
+    const uint8_t *at;
+    const struct trans_stub *stub;
 };
 
 struct trans {
@@ -55,9 +64,10 @@ struct trans {
     enum flags_at flags;
     unsigned n, at; /* instructions; the current one */
     bool room;      /* false: links, stubs or memory ran out: the block ends before this instruction */
-    unsigned n_stubs;
+    unsigned n_stubs, n_traps;
     struct trans_insn insn[TRANSLATE_INSNS];
     struct trans_stub stub[3 * TRANSLATE_INSNS + 8];
+    struct trans_trap trap[TRANSLATE_INSNS];
 };
 
 /*
@@ -72,6 +82,9 @@ size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uin
  */
 struct trans_stub *translate_slow(struct trans *t, const struct trans_insn *in, uint8_t *from);
 void translate_resume(struct trans *t, struct trans_stub *stub);
+
+/* The host instruction about to be emitted may raise an exception: that leads to the stub, which may have no other jump to it. */
+void translate_trap(struct trans *t, struct trans_stub *stub);
 
 /* A direct way out to RIP `target`; `from` is the jump. */
 void translate_exit(struct trans *t, uint8_t *from, uint64_t target);
@@ -141,6 +154,11 @@ bool recode_is_hint(const struct trans_insn *in);
 /* Whether the instruction runs as it is, its operands replaced. */
 bool recode_knows(const struct trans *t, const struct trans_insn *in);
 bool recode(struct trans *t, const struct trans_insn *in);
+
+/* ---- simd.c ---- */
+
+/* Sets in->emit and what goes with it where the instruction is SIMD. `bound`: as the interpreter sees it. */
+void simd_classify(const struct trans *t, struct trans_insn *in, const struct insn *bound);
 
 /* ---- pushpop.c, flow.c: classify sets in->emit, in->faults and in->ends where the instruction is one of theirs ---- */
 
