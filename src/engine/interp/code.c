@@ -439,7 +439,7 @@ struct code_block *code_follow(struct interp *c, struct code_block *prev)
     return block;
 }
 
-static void stop_block(struct interp *c)
+void code_stop(struct interp *c)
 {
     const struct insn *after = c->cur + 1;
 
@@ -460,7 +460,7 @@ void code_wrote(struct interp *c, const uint8_t *host, uint64_t len)
     ram_wrote(ram, host, len);
     /* Blocks of one instruction have no end to move: those across pages and those not kept. */
     if (c->cur && c->block->n > 1 && ram_page(ram, c->block->host) == page)
-        stop_block(c);
+        code_stop(c);
     else
         maybe_unmark(ram, page);
 }
@@ -476,7 +476,7 @@ void code_writing(struct interp *c, const uint8_t *host, uint64_t len)
     c->writing_len = len;
     c->attention |= ATTN_RECHECK;
     if (c->cur)
-        stop_block(c);
+        code_stop(c);
 }
 
 void code_written(struct interp *c)

@@ -65,6 +65,9 @@ void code_wrote(struct interp *c, const uint8_t *host, uint64_t len);
 void code_writing(struct interp *c, const uint8_t *host, uint64_t len);
 void code_written(struct interp *c);
 
+/* Nothing of the current block runs behind c->cur. */
+void code_stop(struct interp *c);
+
 /*
  * Sees to it that every store to the page moves its code_version on, from now until that version moves. So the caller takes the version
  * first, then marks, then looks at the page's bytes.

@@ -1,6 +1,8 @@
 /* See debugger.h. */
 #include "engine/interp/debugger.h"
 
+#include "engine/interp/code.h"
+
 void debugger_set(struct interp *c, struct engine_debug *want)
 {
     c->debugger.want = want;
@@ -31,6 +33,21 @@ bool debugger_breaks(struct interp *c)
     return c->debugger.met != NULL;
 }
 
+uint64_t debugger_room(const struct interp *c, const struct code_block *block)
+{
+    uint64_t rip = interp_linear_rip(c), n = block->n;
+
+    for (unsigned i = 0; i < c->debugger.want->n_breakpoints; i++) {
+        const struct engine_breakpoint *b = &c->debugger.want->breakpoints[i];
+        uint64_t off = b->addr - rip;
+        if (!(b->kinds & ENGINE_BREAK_EXEC) || off == 0 || off >= block->len)
+            continue;
+        while (n > 1 && block->insn[n - 1].off >= off) /* those behind the breakpoint, and the one at it */
+            n--;
+    }
+    return n;
+}
+
 bool debugger_watches(const struct interp *c, uint64_t lin, uint64_t len)
 {
     return UNLIKELY(c->debugger.want != NULL) && find(c, lin, len, ENGINE_BREAK_READ | ENGINE_BREAK_WRITE);
@@ -38,8 +55,11 @@ bool debugger_watches(const struct interp *c, uint64_t lin, uint64_t len)
 
 void debugger_access(struct interp *c, uint64_t lin, unsigned len, bool write)
 {
-    if (!c->debugger.met)
-        c->debugger.met = find(c, lin, len, write ? ENGINE_BREAK_WRITE : ENGINE_BREAK_READ);
+    if (c->debugger.met)
+        return;
+    c->debugger.met = find(c, lin, len, write ? ENGINE_BREAK_WRITE : ENGINE_BREAK_READ);
+    if (c->debugger.met && c->cur)
+        code_stop(c);
 }
 
 void debugger_report(struct interp *c)

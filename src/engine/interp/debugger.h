@@ -2,7 +2,7 @@
  * What a debugger outside the guest wants of a vCPU (struct engine_debug): its breakpoints are looked up by linear address in
  * ATTN_STEP mode, pages it watches stay out of the TLB, and interp_attend() leaves run() between two instructions. Nothing is left in
  * guest memory or in the guest's debug registers; without a debugger, it costs a test where ATTN_STEP is derived and in the slow path of
- * memory accesses.
+ * memory accesses. With breakpoints alone, interp_step() runs what lies between them at once.
  *
  * Threads: the vCPU's own; debugger_set() while it is not in run().
  */
@@ -34,6 +34,9 @@ static inline bool debugger_done(const struct interp *c)
 
 /* There is a breakpoint at c->st.rip to stop at. */
 bool debugger_breaks(struct interp *c);
+
+/* How many instructions of the block at c->st.rip come before a breakpoint behind its first: at least one. */
+uint64_t debugger_room(const struct interp *c, const struct code_block *block);
 
 /* Something in [lin, lin + len) is watched. */
 bool debugger_watches(const struct interp *c, uint64_t lin, uint64_t len);

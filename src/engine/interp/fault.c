@@ -372,12 +372,17 @@ uint32_t fault_breakpoints(const struct interp *c, uint64_t addr, unsigned len, 
     return hit;
 }
 
-void fault_update_step(struct interp *c)
+bool fault_steps(const struct interp *c)
 {
     const struct x86_state *st = &c->st;
 
-    if ((st->rflags & (X86_FLAG_TF | X86_FLAG_RF)) || (st->dr7 & DR7_ENABLE) || st->sti_shadow || st->movss_shadow ||
-        c->debug_hit || debugger_active(c))
+    return (st->rflags & (X86_FLAG_TF | X86_FLAG_RF)) || (st->dr7 & DR7_ENABLE) || st->sti_shadow || st->movss_shadow ||
+           c->debug_hit;
+}
+
+void fault_update_step(struct interp *c)
+{
+    if (fault_steps(c) || debugger_active(c))
         c->attention |= ATTN_STEP;
     else
         c->attention &= ~(uint32_t)ATTN_STEP;

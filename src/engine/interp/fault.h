@@ -45,7 +45,10 @@ void fault_step(struct interp *c);
  */
 void fault_step_repeats(struct interp *c);
 
-/* Sets or clears ATTN_STEP: TF, RF, an enabled breakpoint, a shadow, or a debugger. */
+/* TF, RF, an enabled breakpoint or a shadow want instructions one at a time. */
+bool fault_steps(const struct interp *c);
+
+/* Sets or clears ATTN_STEP: fault_steps(), or a debugger. */
 void fault_update_step(struct interp *c);
 
 /* The DR7 R/W types an access can meet, as a set; DEBUG_IO counts with CR4.DE only. */

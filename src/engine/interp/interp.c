@@ -147,11 +147,27 @@ static inline void run_block(struct interp *c, const struct code_block *block, u
     } while (++in != c->end);
 }
 
+/* Where nothing but breakpoints and watched pages asks for single instructions, all before the next breakpoint run at once. */
+static void run_to_breakpoint(struct interp *c)
+{
+    struct code_block *block = code_find(c);
+    uint64_t n = debugger_room(c, block), left = c->stop_at - c->n_insn;
+
+    c->attention &= ~(uint32_t)ATTN_STEP; /* a fault on the way derives it anew, as it ends */
+    run_block(c, block, n < left ? n : left);
+    c->cur = NULL;
+    fault_update_step(c);
+}
+
 void interp_step(struct interp *c)
 {
     struct code_block *block;
 
     c->cur = NULL;
+    if (debugger_active(c) && !debugger_steps(c) && !fault_steps(c)) {
+        run_to_breakpoint(c);
+        return;
+    }
     fault_step_begin(c);
     block = code_find(c);
     run_block(c, block, 1);

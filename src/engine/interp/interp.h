@@ -83,6 +83,7 @@ struct tlb_entry {
 #define TLB_GLOBAL UINT64_C(1)
 #define TLB_LARGE  UINT64_C(2) /* part of a large page: INVLPG anywhere in that page drops it */
 
+struct code_block;
 struct code_cache;  /* code.c */
 struct vector_unit; /* vector.h */
 

@@ -32,7 +32,10 @@ void interp_debug(struct interp *c, struct engine_debug *debug); /* engine_type.
 /* Between instructions, when something may be due: answers it. true: leave run() with c->exit. */
 bool interp_attend(struct interp *c);
 
-/* One instruction at c->st.rip, with all that ATTN_STEP asks for around it. May raise. */
+/*
+ * One instruction at c->st.rip, with all that ATTN_STEP asks for around it; or, where only a debugger asks for it, those before the next
+ * breakpoint. May raise.
+ */
 void interp_step(struct interp *c);
 
 /* A run of instructions from c->st.rip, at most `limit`, and back. May raise. */
