@@ -20,14 +20,13 @@ void log_set_raw(bool raw)
 
 void log_at(enum log_level level, const char *fmt, ...)
 {
-    static const char *const names[] = {"error", "warning", "info", "debug"};
+    static const char *const names[] = {"", "", "warning: ", "info: ", "debug: "};
     char line[1024];
     va_list ap;
 
     if ((int)level > atomic_load(&log_level))
         return;
-    int n = snprintf(line, sizeof(line), "vireo: %s%s", level == LOG_LEVEL_ERROR ? "" : names[level],
-                     level == LOG_LEVEL_ERROR ? "" : ": ");
+    int n = snprintf(line, sizeof(line), "vireo: %s", names[level]);
     va_start(ap, fmt);
     n += vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, ap);
     va_end(ap);
