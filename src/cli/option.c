@@ -6,6 +6,7 @@
 
 #include "console/console.h"
 #include "engine/engine.h"
+#include "gdb/gdb_stub.h"
 #include "machine/machine.h"
 
 #define MAX_SECONDS 1000000000
@@ -31,6 +32,8 @@ const char *option_argument(const struct option_spec *spec)
         return engine_list;
     case OPTION_CONSOLE:
         return console_list + 1; /* behind the first bar */
+    case OPTION_GDB:
+        return GDB_STUB_ARGUMENT;
     case OPTION_FLAG:
         return NULL;
     default:
@@ -156,6 +159,11 @@ static int parse_value(const struct option_spec *spec, const char *text, void *v
         r = console_check(text, NULL);
         if (r < 0)
             err_set(err, r, "--%s '%.100s': accepted is %s", spec->name, text, option_argument(spec));
+        break;
+    case OPTION_GDB:
+        r = gdb_stub_check(text, err);
+        if (r < 0)
+            err_prefix(err, "--%s", spec->name);
         break;
     case OPTION_ENGINE:
         r = parse_engine(spec, text, err);

@@ -21,6 +21,7 @@ enum option_kind {
     OPTION_COUNT,     /* of vCPUs */
     OPTION_SECONDS,   /* given in seconds, kept in nanoseconds */
     OPTION_FLAG,      /* takes no value */
+    OPTION_GDB,       /* as gdb_stub_check() takes it */
 };
 
 #define OPTION_TYPE_TEXT      const char *
@@ -33,6 +34,7 @@ enum option_kind {
 #define OPTION_TYPE_COUNT     unsigned
 #define OPTION_TYPE_SECONDS   int64_t
 #define OPTION_TYPE_FLAG      bool
+#define OPTION_TYPE_GDB       const char *
 
 struct option_spec {
     const char *name; /* without the dashes */

@@ -20,12 +20,14 @@
 #include "cli/run_options.h"
 #include "cli/stats.h"
 #include "console/console.h"
+#include "gdb/gdb_stub.h"
 #include "machine/machine.h"
 
 static const int ending_signals[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
 
 struct run {
     struct machine *machine;
+    struct gdb_stub *gdb; /* or NULL */
     struct console_hooks hooks;
     sigset_t blocked;
     struct loop_fd signals;
@@ -105,26 +107,48 @@ static int watch_signals(struct run *run, struct err *err)
 
 /* ---- from options to a machine ---- */
 
-/* What is left open is closed by machine_close(). */
-static int open_machine(struct run *run, const struct machine_conf *conf, const char *console, struct err *err)
+static int open_gdb(struct run *run, const char *spec, struct err *err)
+{
+    if (!spec)
+        return 0;
+    int r = gdb_stub_open(&run->gdb, &run->machine->vm, spec, err);
+    if (r < 0)
+        err_prefix(err, "--gdb");
+    return r;
+}
+
+static void close_machine(struct run *run)
+{
+    gdb_stub_close(run->gdb);
+    run->gdb = NULL;
+    machine_close(run->machine);
+    run->machine = NULL;
+}
+
+static int open_machine(struct run *run, const struct machine_conf *conf, const struct run_options *options,
+                        struct err *err)
 {
     struct chardev *dev;
     int r = machine_open(&run->machine, conf, err);
 
     if (r < 0)
         return r;
-    r = console_open(&dev, console, run->machine->vm.loop, &run->hooks, err);
+    r = open_gdb(run, options->gdb, err);
+    if (r < 0)
+        goto close_machine;
+    r = console_open(&dev, options->console, run->machine->vm.loop, &run->hooks, err);
     if (r < 0)
         goto close_machine;
     machine_connect_console(run->machine, dev);
     r = watch_signals(run, err);
     if (r < 0)
         goto close_machine;
+    if (run->gdb)
+        log_notice("for gdb: target remote %s", gdb_stub_address(run->gdb));
     return 0;
 
 close_machine:
-    machine_close(run->machine);
-    run->machine = NULL;
+    close_machine(run);
     return r;
 }
 
@@ -179,13 +203,14 @@ static int run_machine(struct run *run, bool want_stats, struct outcome *o, stru
 
     if (r == 0) {
         judge(vm, o);
+        if (run->gdb)
+            gdb_stub_end(run->gdb, o->status, run->signal);
         if (want_stats)
             o->stats = stats_json(vm, o->status);
     }
     loop_fd_remove(vm->loop, &run->signals);
     close(run->signals.fd);
-    machine_close(run->machine);
-    run->machine = NULL;
+    close_machine(run);
     return r;
 }
 
@@ -252,7 +277,7 @@ static int run_options(struct run *run, const struct run_options *options, struc
             goto free_append;
         }
     }
-    r = open_machine(run, &conf, options->console, err);
+    r = open_machine(run, &conf, options, err);
     if (r < 0)
         goto close_stats;
     r = run_machine(run, options->stats != NULL, o, err);

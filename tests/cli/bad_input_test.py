@@ -1,6 +1,7 @@
 """Wrong use and bad files: one line that names the thing, the value and what is accepted; nothing left behind."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -34,6 +35,9 @@ WRONG = [
     (["run", "--console="], ["--console", "''"]),
     (["run", "--kernel="], ["--kernel", "''"]),
     (["run", "--stats="], ["--stats", "''"]),
+    *((["run", "--gdb", spec], ["--gdb", f"'{spec}'", "tcp:HOST:PORT|unix:PATH"]) for spec in (
+        "", "1234", "tcp:", "tcp:1234", "tcp::1234", "tcp:host:", "tcp:host:65536", "tcp:host:1x", "tcp:host:-1", "unix:", "unix:,nowait",
+        "udp:host:1", "tcp:host:1,wait")),
     (["run", "--memory", "8M", "--cpus", "x"], ["--cpus", "'x'"]),
 ]
 SIZES = ["", "0", "-1", "1Q", "512", "M", "1.5G", "1 G", "1GG", "1GiB", "0x1000000", "4095", "1048577", "1023K", "513G",
@@ -121,7 +125,16 @@ class BadInput(harness.Case):
             self.refused(["run", "--kernel", kernel, "--stats", path], ["--stats", path])
         for path in ("absent/socket", "plain", "directory", "x" * 200):
             self.refused(["run", "--kernel", kernel, "--console", f"unix:{path}"], [path[:50]])
+            self.refused(["run", "--kernel", kernel, "--gdb", f"unix:{path}"], ["--gdb", path[:50]])
         self.assertEqual(sorted(p.name for p in self.dir.iterdir()), ["directory", "idle", "plain"])
+
+    def test_port_in_use(self):
+        """And a host that is none."""
+        kernel = self.kernel("idle")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            self.refused(["run", "--kernel", kernel, "--gdb", f"tcp:127.0.0.1:{port}"], ["--gdb", f"port {port}", "in use"])
+        self.refused(["run", "--kernel", kernel, "--gdb", "tcp:999.0.0.1:1"], ["--gdb", "'999.0.0.1'"])
 
     def test_help_and_version(self):
         """What is right is not refused, and a full disk is noticed."""
