@@ -171,8 +171,10 @@ void flow_classify(const struct trans *t, struct trans_insn *in)
     if (conditional) {
         bool by_flags = xi->insn.cpu_flags && xi->insn.cpu_flags->tested;
         if (by_flags && direct && xi->insn.mnemonic != ZYDIS_MNEMONIC_LOOPE &&
-            xi->insn.mnemonic != ZYDIS_MNEMONIC_LOOPNE)
+            xi->insn.mnemonic != ZYDIS_MNEMONIC_LOOPNE) {
             in->emit = put_jcc;
+            in->flags_read = X86_FLAGS_STATUS; /* where it leads to any of them may be read */
+        }
         return;
     }
     switch (xi->insn.mnemonic) {
