@@ -28,13 +28,14 @@ static void on_alarm(int signo)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     const char *engine = getenv("VIREO_TEST_ENGINE");
+    struct sigaction sa = {.sa_handler = on_alarm, .sa_flags = SA_ONSTACK | SA_RESTART}; /* RSP may be the guest's */
     struct err err;
 
     if (box_open(&box, engine ? engine : "interp", RAM_SIZE, &err)) {
         fprintf(stderr, "%s\n", err.msg);
         exit(2);
     }
-    signal(SIGALRM, on_alarm);
+    sigaction(SIGALRM, &sa, NULL);
     return 0;
 }
 
