@@ -1,8 +1,9 @@
 /*
  * CPUID: leaves composed from the allow-list below (SDM Vol. 2A CPUID). Pure: the host is asked once, in x86_cpuid_init().
  *
- * The model is that of Sapphire Rapids: a recent server part that Linux carries in none of its errata lists which a feature
- * bit would not already gate, whose caches it reads from leaf 4 and whose TSC rate it takes from leaf 0x15.
+ * The model is that of Haswell servers, the first with all of x86-64-v3. Programs built for several CPUs take code by the model alone
+ * (GCC's target_clones("arch=...")), so it must be none that has more, AVX-512 above all. Linux carries it in none of its errata lists
+ * which a feature bit would not already gate, reads its caches from leaf 4, and takes the TSC's rate from leaf 0x15.
  */
 #include "x86/cpuid.h"
 
@@ -11,7 +12,7 @@
 
 #include "x86/state.h"
 
-#define SIGNATURE 0x000806f8u /* family 6, model 0x8f, stepping 8 */
+#define SIGNATURE 0x000306f2u /* family 6, model 0x3f, stepping 2 */
 
 #define MAX_BASIC      0x16u
 #define MAX_LIMITED    2u /* with IA32_MISC_ENABLE's limit, for systems that know no more */
