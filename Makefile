@@ -1,12 +1,14 @@
 # A thin layer: what happens is in meson.build and in tools/. Each target needs nothing before it; what is done is not done again.
-# make run ARGS="--cpus 4"    make oracle N=1000000 SEED=7    make install PREFIX=/usr
+# make run ARGS="--cpus 4"    make oracle N=1000000 SEED=7    make stress MINUTES=5 ENGINE=bt    make install PREFIX=/usr
 ARGS   ?=
+ENGINE ?= auto
+MINUTES ?= 60
 N      ?= 1000000
 SEED   ?= 1
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: run test test-long bench fuzz oracle check install clean build guest
+.PHONY: run test test-long stress bench fuzz oracle check install clean build guest
 
 run: guest
 	@exec build/src/cli/vireo run $(ARGS)
@@ -18,6 +20,10 @@ test: guest
 test-long: guest
 	@tools/deps test
 	@exec tools/test long
+
+stress: guest
+	@tools/deps test
+	@exec tests/guest/stress.py build/src/cli/vireo --minutes $(MINUTES) --engine $(ENGINE) $(ARGS)
 
 bench: guest
 	@tools/deps bench

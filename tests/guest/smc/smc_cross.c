@@ -212,8 +212,8 @@ static void bring_immediate(struct cross *c, unsigned version)
 }
 
 /*
- * Aligned stores of a whole field while the other CPU runs it: old or new, nothing between, and new before long. CPUs in use do so, and JITs
- * rely on it (AMD64 APM vol. 2, 7.6.1, "asynchronous modification").
+ * Aligned stores of a whole field while the other CPU runs it: old or new, nothing between, and new before long. CPUs in use do so, and
+ * JITs rely on it (AMD64 APM vol. 2, 7.6.1, "asynchronous modification").
  */
 static void immediate(struct run *r)
 {
