@@ -2,7 +2,7 @@
  * Flags over a conditional jump out of straight code: what comes behind it overwrites all of them, but where it leads to one of them is read
  * that was set before an instruction which leaves it alone.
  */
-//= rbx=4 rdx=4 rsi=4 rdi=4 r8=4
+//= rbx=4 r11=4 rsi=4 rdi=4 r8=4
 #include "long64.inc"
 
         .macro  ROUNDS reg, down:vararg
@@ -19,7 +19,7 @@
 test:
         mov     $0x20000, %r10d
         ROUNDS  %ebx, decl 0x20000
-        ROUNDS  %edx, dec %ecx
+        ROUNDS  %r11d, dec %ecx
         ROUNDS  %esi, lock decl 0x20000
         ROUNDS  %edi, decq (%r10)
         ROUNDS  %r8d, decb (%r10)
