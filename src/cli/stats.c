@@ -37,6 +37,21 @@ static json_t *time_of(int64_t run_ns, int64_t device_ns, int64_t halted_ns)
     return object;
 }
 
+/* Instructions that a translating engine interpreted, by mnemonic: the most frequent of each vCPU. */
+static json_t *interpreted(const struct vm *vm, enum engine_interpreted why)
+{
+    json_t *object = json_object();
+
+    for (unsigned i = 0; i < vm->conf.n_vcpus; i++) {
+        const struct engine_count *count = vm->vcpus[i]->stats.interpreted[why];
+        for (unsigned j = 0; j < ENGINE_N_COUNTS && count[j].mnemonic; j++) {
+            const json_t *others = json_object_get(object, count[j].mnemonic);
+            put(object, count[j].mnemonic, count[j].n + (uint64_t)json_integer_value(others));
+        }
+    }
+    return object;
+}
+
 static json_t *vcpus(const struct vm *vm)
 {
     json_t *array = json_array();
@@ -119,6 +134,8 @@ char *stats_json(struct vm *vm, int status)
     put(root, "wall_ns", (uint64_t)(vm->ended_ns - vm->started_ns));
     put(root, "instructions", instructions);
     json_object_set_new(root, "exits", exits(counts));
+    json_object_set_new(root, "untranslated", interpreted(vm, ENGINE_UNTRANSLATED));
+    json_object_set_new(root, "slow", interpreted(vm, ENGINE_SLOW));
     json_object_set_new(root, "time_ns", time_of(run_ns, device_ns, halted_ns));
     json_object_set_new(root, "memory_bytes", memory(vm));
     json_object_set_new(root, "vcpus", vcpus(vm));

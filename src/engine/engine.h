@@ -48,11 +48,27 @@ enum engine_exit_reason { ENGINE_EXIT_REASONS(ENGINE_EXIT_ENUM) ENGINE_N_EXITS }
 
 extern const char *const engine_exit_names[ENGINE_N_EXITS];
 
+/* A kind of instruction that a translating engine interpreted, and how often. */
+struct engine_count {
+    const char *mnemonic; /* NULL: no more */
+    uint64_t n;
+};
+
+/* Why it did. */
+enum engine_interpreted {
+    ENGINE_UNTRANSLATED, /* there is no translation for it, or not for this form of it */
+    ENGINE_SLOW,         /* there is, but the operands were not of the usual kind: a TLB miss, a device, a fault */
+    ENGINE_N_INTERPRETED
+};
+
+#define ENGINE_N_COUNTS 20 /* the most frequent */
+
 /* Written by the vCPU's thread alone; read by others when it is done (or as a rough figure before). */
 struct engine_stats {
     uint64_t exits[ENGINE_N_EXITS];
     uint64_t instructions; /* retired by the guest, where the engine can count them */
     int64_t device_ns;     /* spent in bus_access; sampled, see the engine */
+    struct engine_count interpreted[ENGINE_N_INTERPRETED][ENGINE_N_COUNTS];
 };
 
 /* All that joins a vCPU to its machine; outlives it. */

@@ -112,7 +112,7 @@ static void count_to(struct bt *bt, uint64_t rip)
 }
 
 /* The slow path: interprets the instruction at RIP. Returns the host address to go on at, or NULL: find the block for the new RIP. */
-static const uint8_t *slow(struct bt *bt)
+static const uint8_t *slow(struct bt *bt, enum engine_interpreted why)
 {
     struct interp *c = &bt->c;
     const uint8_t *resume = (const uint8_t *)(uintptr_t)bt->arg0;
@@ -125,7 +125,7 @@ static const uint8_t *slow(struct bt *bt)
     }
     c->st.rip = bt->arg1;
     bt->dropped = false;
-    next = interp_one(c);
+    next = interp_one(c, bt->stats.mnemonics[why]);
     cache_check_pages(bt);
     return resume && c->st.rip == next && !is_due(bt) && !bt->dropped ? resume : NULL;
 }
@@ -143,7 +143,7 @@ static bool arrive(struct bt *bt)
         return true;
     c->st.rip = bt->indirect_rip;
     c->st.gpr[X86_RSP] = bt->indirect_rsp;
-    interp_one(c);
+    interp_one(c, bt->stats.mnemonics[ENGINE_SLOW]);
     return false;
 }
 
@@ -169,8 +169,10 @@ static const uint8_t *answer(struct bt *bt)
     struct bt_block *block;
 
     switch ((enum bt_leave)bt->leave) {
+    case BT_LEAVE_UNTRANSLATED:
+        return slow(bt, ENGINE_UNTRANSLATED);
     case BT_LEAVE_SLOW:
-        return slow(bt);
+        return slow(bt, ENGINE_SLOW);
     case BT_LEAVE_MISS:
         if (!arrive(bt) || is_due(bt) || bt->counted)
             return NULL;
@@ -248,6 +250,21 @@ static bool run_some(struct bt *bt)
     return bt->leave == BT_LEAVE_TRAP;
 }
 
+/* The most frequent of the instructions that were interpreted, for the statistics. */
+static void rank(const uint64_t counts[], struct engine_count top[ENGINE_N_COUNTS])
+{
+    memset(top, 0, ENGINE_N_COUNTS * sizeof(*top));
+    for (unsigned i = 0; i <= ZYDIS_MNEMONIC_MAX_VALUE; i++) {
+        unsigned at = ENGINE_N_COUNTS;
+        while (at && counts[i] > top[at - 1].n)
+            at--;
+        if (at == ENGINE_N_COUNTS)
+            continue;
+        memmove(top + at + 1, top + at, (ENGINE_N_COUNTS - at - 1) * sizeof(*top));
+        top[at] = (struct engine_count){ZydisMnemonicGetString((ZydisMnemonic)i), counts[i]};
+    }
+}
+
 static enum engine_exit bt_run(struct engine_vcpu *vcpu, uint64_t limit)
 {
     struct bt *bt = &vcpu->bt;
@@ -273,6 +290,9 @@ out:
     code_written(c);
     code_leave(c);
     c->conf.stats->instructions = c->n_insn;
+    if (c->exit != ENGINE_HALT) /* which comes often, and is soon over */
+        for (unsigned i = 0; i < ENGINE_N_INTERPRETED; i++)
+            rank(bt->stats.mnemonics[i], c->conf.stats->interpreted[i]);
     return c->exit;
 }
 

@@ -40,7 +40,8 @@
 /* Why generated code came back to C. */
 enum bt_leave {
     BT_LEAVE_NONE,
-    BT_LEAVE_SLOW, /* interpret the instruction at arg1 (RIP), then go on at host address arg0 */
+    BT_LEAVE_UNTRANSLATED, /* interpret the instruction at arg1 (RIP), then go on at host address arg0 */
+    BT_LEAVE_SLOW,         /* the same for one whose fast path does not do this time */
     BT_LEAVE_MISS, /* an indirect jump to RIP arg0 found nothing in the jump cache */
     BT_LEAVE_LINK, /* a direct jump that has no target yet: arg0 is its struct bt_link's number */
     BT_LEAVE_POLL, /* something is due before the instruction at RIP arg0 */
@@ -50,7 +51,7 @@ enum bt_leave {
 /* How generated code is left: jumps to these, with arg0 in T0 and arg1 in T1. The flags are in `flags`. */
 struct bt_thunks {
     void (*enter)(void); /* from C: runs guest code at bt->target until it leaves */
-    const uint8_t *slow, *miss, *link, *poll, *trap;
+    const uint8_t *untranslated, *slow, *miss, *link, *poll, *trap;
     const uint8_t *end; /* behind the last one */
 };
 
@@ -62,6 +63,7 @@ struct bt_stats {
     uint64_t slow, misses, links, polls;                   /* ways out of generated code */
     uint64_t interpreted;                                  /* instructions in modes that are not translated */
     uint64_t invalidated, flushes;
+    uint64_t mnemonics[ENGINE_N_INTERPRETED][ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* of the slow ones */
 };
 
 struct bt {

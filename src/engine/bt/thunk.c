@@ -101,8 +101,8 @@ static void put_return(struct emit *e, const struct bt *bt)
 int thunk_open(struct bt *bt)
 {
     uint8_t *room = jit_arena_alloc(&bt->arena, THUNK_ROOM);
-    const uint8_t **leaves[] = {&bt->thunks.slow, &bt->thunks.miss, &bt->thunks.link, &bt->thunks.poll,
-                                &bt->thunks.trap};
+    const uint8_t **leaves[] = {&bt->thunks.untranslated, &bt->thunks.slow, &bt->thunks.miss,
+                                &bt->thunks.link,         &bt->thunks.poll, &bt->thunks.trap};
     uint8_t *jumps[ARRAY_SIZE(leaves)];
     struct emit e;
 
@@ -112,7 +112,7 @@ int thunk_open(struct bt *bt)
     const uint8_t *enter = emit_here(&e);
     put_enter(&e, bt);
     for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++) {
-        *leaves[i] = put_leave(&e, bt, BT_LEAVE_SLOW + i);
+        *leaves[i] = put_leave(&e, bt, BT_LEAVE_UNTRANSLATED + i);
         jumps[i] = emit_jmp_later(&e);
     }
     for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)

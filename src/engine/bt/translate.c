@@ -205,7 +205,7 @@ static void put_slow_stub(struct trans *t, struct trans_stub *stub)
         emit_rr(e, EMIT_32, 0x31, BT_T0, BT_T0);
     }
     emit_mov_imm(e, BT_T1, stub->rip);
-    emit_jmp(e, t->bt->thunks.slow);
+    emit_jmp(e, stub->untranslated ? t->bt->thunks.untranslated : t->bt->thunks.slow);
 }
 
 static void put_exit_stub(struct trans *t, const struct trans_stub *stub)
@@ -289,6 +289,7 @@ static void put_interpreted(struct trans *t, const struct trans_insn *in)
 {
     flags_keep(t);
     struct trans_stub *stub = translate_slow(t, in, emit_jmp_later(&t->e));
+    stub->untranslated = true;
     if (!in->ends)
         translate_resume(t, stub);
     t->flags = FLAGS_BOTH;

@@ -47,6 +47,7 @@ struct trans_stub {
     uint64_t target;
     bool live;         /* comes with the flags in EFLAGS: a slow path from a trap */
     const uint8_t *at; /* where it stands at last */
+    bool untranslated; /* there is no fast path that this is the slow one of */
     enum { STUB_SLOW, STUB_EXIT } kind;
 };
 

@@ -209,6 +209,7 @@ void bind_insn(const struct bind_map *map, struct insn *in, const struct x86_ins
     memset(in, 0, sizeof(*in));
     in->off = off;
     in->len = xi->insn.length;
+    in->mnemonic = (uint16_t)xi->insn.mnemonic;
     in->size = xi->insn.operand_width / 8;
     in->addr = xi->insn.address_width / 8;
     if (xi->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK)

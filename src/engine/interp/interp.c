@@ -183,7 +183,7 @@ void interp_block(struct interp *c, uint64_t limit)
     run_block(c, block, block->n <= limit ? block->n : limit);
 }
 
-uint64_t interp_one(struct interp *c)
+uint64_t interp_one(struct interp *c, uint64_t *counts)
 {
     unsigned decode_max = c->decode_max;
     uint64_t rip = c->st.rip;
@@ -191,6 +191,7 @@ uint64_t interp_one(struct interp *c)
     c->decode_max = 1; /* what follows is no business of ours */
     struct code_block *block = code_find(c);
     c->decode_max = decode_max;
+    counts[block->insn[0].mnemonic]++;
     uint64_t next = rip + block->insn[0].len;
     run_block(c, block, 1);
     c->cur = NULL;

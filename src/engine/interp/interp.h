@@ -48,6 +48,7 @@ struct insn {
     uint8_t size;                   /* operand size in bytes */
     uint8_t len;                    /* of the encoding */
     uint8_t prefix;                 /* INSN_ bits */
+    uint16_t mnemonic;              /* ZydisMnemonic */
     const void *extra;              /* a handler's own: vector.c's stub */
 };
 

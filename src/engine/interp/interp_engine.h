@@ -41,8 +41,11 @@ void interp_step(struct interp *c);
 /* A run of instructions from c->st.rip, at most `limit`, and back. May raise. */
 void interp_block(struct interp *c, uint64_t limit);
 
-/* One instruction at c->st.rip, where ATTN_STEP asks for nothing. May raise. Returns the RIP behind it. */
-uint64_t interp_one(struct interp *c);
+/*
+ * One instruction at c->st.rip, where ATTN_STEP asks for nothing. May raise. Returns the RIP behind it, and counts it: `counts` is by
+ * ZydisMnemonic.
+ */
+uint64_t interp_one(struct interp *c, uint64_t *counts);
 
 /* Where c->unwind lands: delivers what was raised. false: triple fault, with c->exit set. */
 bool interp_unwound(struct interp *c);
