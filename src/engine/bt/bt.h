@@ -13,6 +13,7 @@
  *   simd.c       which SIMD instructions are among those, and what they ask for
  *   trap.c       exceptions of the host's CPU in generated code
  *   pushpop.c      PUSH, POP and their kin
+ *   system.c     what a kernel does all the time: flags and their images on the stack, segment bases, control registers
  *   flow.c       jumps, calls, returns, and the ends of blocks
  *
  * The guest's instruction set is the host's, so the guest's registers are the host's: each general register lives in the one of its own
@@ -42,10 +43,10 @@ enum bt_leave {
     BT_LEAVE_NONE,
     BT_LEAVE_UNTRANSLATED, /* interpret the instruction at arg1 (RIP), then go on at host address arg0 */
     BT_LEAVE_SLOW,         /* the same for one whose fast path does not do this time */
-    BT_LEAVE_MISS, /* an indirect jump to RIP arg0 found nothing in the jump cache */
-    BT_LEAVE_LINK, /* a direct jump that has no target yet: arg0 is its struct bt_link's number */
-    BT_LEAVE_POLL, /* something is due before the instruction at RIP arg0 */
-    BT_LEAVE_TRAP, /* a host exception that no guest instruction accounts for: bt->trap */
+    BT_LEAVE_MISS,         /* an indirect jump to RIP arg0 found nothing in the jump cache */
+    BT_LEAVE_LINK,         /* a direct jump that has no target yet: arg0 is its struct bt_link's number */
+    BT_LEAVE_POLL,         /* something is due before the instruction at RIP arg0 */
+    BT_LEAVE_TRAP,         /* a host exception that no guest instruction accounts for: bt->trap */
 };
 
 /* How generated code is left: jumps to these, with arg0 in T0 and arg1 in T1. The flags are in `flags`. */
@@ -73,6 +74,7 @@ struct bt {
     uint64_t jump_base8;                 /* current jump cache's address / 8; its low 16 bits are 0 */
     uint64_t indirect_rip, indirect_rsp; /* of the last indirect jump or return as it began, for those to nowhere */
     uint64_t call_target;                /* of the indirect call at hand */
+    uint64_t scratch;                    /* within one instruction */
     _Atomic uint32_t poll;               /* not 0: something is due; set from any thread */
     uint16_t flags;                      /* AH, AL as after LAHF and SETO AL */
     uint32_t leave;                      /* enum bt_leave */

@@ -91,6 +91,8 @@ static void classify(const struct trans *t, struct trans_insn *in)
         flow_classify(t, in);
         if (!in->emit)
             pushpop_classify(t, in);
+        if (!in->emit)
+            system_classify(t, in);
         if (!in->emit && recode_knows(t, in))
             in->emit = recode;
         if (!in->emit)
@@ -230,6 +232,12 @@ static void put_exit_stub(struct trans *t, const struct trans_stub *stub)
 
 /* ---- emitting ---- */
 
+bool trans_has_room(const struct trans *t, unsigned n)
+{
+    size_t left = (size_t)(t->e.end - t->e.p);
+    return left >= n * INSN_ROOM + STUB_ROOM * (t->n_stubs + 4u * n);
+}
+
 /* What the block's first instructions do to the flags they are given decides where it wants them. */
 static enum flags_at flags_at_entry(const struct trans *t)
 {
@@ -312,9 +320,8 @@ static bool put_body(struct trans *t)
 {
     for (t->at = 0; t->at < t->n; t->at++) {
         const struct trans_insn *in = &t->insn[t->at];
-        size_t left = (size_t)(t->e.end - t->e.p);
 
-        if (left < INSN_ROOM + STUB_ROOM * (t->n_stubs + 4u))
+        if (!trans_has_room(t, 1))
             break;
         if (!put_insn(t, in))
             return false;

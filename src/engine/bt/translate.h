@@ -39,7 +39,7 @@ struct trans_insn {
 
 /* A piece of code that is seldom run, to be put behind the block. */
 struct trans_stub {
-    uint8_t *from[2]; /* jumps that lead there, displacements; NULL where unused */
+    uint8_t *from[3]; /* jumps that lead there, displacements; NULL where unused */
     const uint8_t *resume;
     uint64_t rip;
     struct bt_link *link;
@@ -86,6 +86,9 @@ void translate_resume(struct trans *t, struct trans_stub *stub);
 
 /* The host instruction about to be emitted may raise an exception: that leads to the stub, which may have no other jump to it. */
 void translate_trap(struct trans *t, struct trans_stub *stub);
+
+/* Whether code of n more instructions is sure to fit. */
+bool trans_has_room(const struct trans *t, unsigned n);
 
 /* A direct way out to RIP `target`; `from` is the jump. */
 void translate_exit(struct trans *t, uint8_t *from, uint64_t target);
@@ -161,10 +164,11 @@ bool recode(struct trans *t, const struct trans_insn *in);
 /* Sets in->emit and what goes with it where the instruction is SIMD. `bound`: as the interpreter sees it. */
 void simd_classify(const struct trans *t, struct trans_insn *in, const struct insn *bound);
 
-/* ---- pushpop.c, flow.c: classify sets in->emit, in->faults and in->ends where the instruction is one of theirs ---- */
+/* ---- pushpop.c, flow.c, system.c: classify sets in->emit, in->faults and in->ends where the instruction is one of theirs ---- */
 
 void pushpop_classify(const struct trans *t, struct trans_insn *in);
 void flow_classify(const struct trans *t, struct trans_insn *in);
+void system_classify(const struct trans *t, struct trans_insn *in);
 
 /* A word of the stack at [base + disp]. */
 struct mem_operand pushpop_slot(const struct trans *t, unsigned base, int32_t disp, bool write);
