@@ -61,10 +61,23 @@ static void on_code_written(void *opaque, uint64_t page)
     }
 }
 
-static void on_tlb_flushed(struct interp *c, bool global)
+/* The interpreter's part is opened first, and flushes its TLB then. */
+static void on_tlb_flushed(struct interp *c)
 {
     if (bt_of(c)->jump)
-        jump_flush(bt_of(c), global);
+        jump_flush(bt_of(c));
+}
+
+static void on_tlb_space_flushed(struct interp *c, unsigned space)
+{
+    if (bt_of(c)->jump)
+        jump_flush_space(bt_of(c), space);
+}
+
+static void on_tlb_space_switched(struct interp *c)
+{
+    if (bt_of(c)->jump)
+        jump_switch_space(bt_of(c));
 }
 
 static void on_tlb_page_flushed(struct interp *c, uint64_t lin, bool maybe_large)
@@ -74,6 +87,8 @@ static void on_tlb_page_flushed(struct interp *c, uint64_t lin, bool maybe_large
 
 static const struct interp_hooks hooks = {
     .tlb_flushed = on_tlb_flushed,
+    .tlb_space_flushed = on_tlb_space_flushed,
+    .tlb_space_switched = on_tlb_space_switched,
     .tlb_page_flushed = on_tlb_page_flushed,
     .requested = on_request,
 };

@@ -267,8 +267,10 @@ void jump_enter(struct bt *bt, const struct bt_block *block);
 /* Forgets a block, in all modes. */
 void jump_forget(struct bt *bt, const struct bt_block *block);
 
-/* Translations were flushed: as struct interp_hooks. */
-void jump_flush(struct bt *bt, bool global);
+/* Translations were flushed, or another address space is current: as struct interp_hooks. */
+void jump_flush(struct bt *bt);
+void jump_flush_space(struct bt *bt, unsigned space);
+void jump_switch_space(struct bt *bt);
 void jump_flush_page(struct bt *bt, uint64_t lin, bool maybe_large);
 
 #endif

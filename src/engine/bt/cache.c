@@ -98,7 +98,7 @@ void cache_flush(struct bt *bt)
     cache->n_order = 0;
     cache->meta_used = 0;
     bt->arena.used = cache->code_first;
-    jump_flush(bt, true);
+    jump_flush(bt);
     bt->dropped = true;
     bt->stats.flushes++;
 }

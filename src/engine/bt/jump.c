@@ -14,7 +14,7 @@
 
 #include "engine/interp/mmu.h"
 
-#define N_TABLES    16
+#define N_TABLES    24
 #define SLOTS       65536u
 #define TABLE_BYTES (SLOTS * sizeof(const uint8_t *))
 #define NOTES       8192u /* slots in use that are remembered; beyond, a flush clears the whole table */
@@ -27,8 +27,10 @@ struct note {
 
 struct table {
     uint32_t mode;
+    unsigned space; /* address space of user code; kernel code's entries are global ones, or of the current space */
     const uint8_t **slots;
     unsigned n_notes;
+    unsigned n_local;   /* at least so many entries are not global */
     uint64_t pages[64]; /* a bit for each page number modulo 4096: it may have entries */
     uint64_t gibs;      /* the same for GiBs, modulo 64 */
     struct note notes[NOTES];
@@ -76,7 +78,7 @@ static void clear_table(const struct bt *bt, struct table *t)
     else
         for (unsigned i = 0; i < t->n_notes; i++)
             t->slots[t->notes[i].slot] = bt->thunks.miss;
-    t->n_notes = 0;
+    t->n_notes = t->n_local = 0;
     t->gibs = 0;
     memset(t->pages, 0, sizeof(t->pages));
 }
@@ -86,6 +88,8 @@ static void clear_local(const struct bt *bt, struct table *t)
 {
     unsigned kept = 0;
 
+    if (!t->n_local)
+        return;
     if (t->n_notes > NOTES) {
         clear_table(bt, t);
         return;
@@ -97,6 +101,7 @@ static void clear_local(const struct bt *bt, struct table *t)
             t->slots[t->notes[i].slot] = bt->thunks.miss;
     }
     t->n_notes = kept;
+    t->n_local = 0;
 }
 
 static struct table *add_table(struct bt *bt)
@@ -118,19 +123,26 @@ static struct table *add_table(struct bt *bt)
     return t;
 }
 
+static bool is_user(uint32_t mode)
+{
+    return (mode & BT_MODE_CPL) == BT_MODE_CPL;
+}
+
 void jump_select(struct bt *bt)
 {
     struct bt_jump *jump = bt->jump;
+    unsigned space = is_user(bt->mode) ? bt->c.space : 0;
     struct table *t = NULL;
 
-    if (jump->now && jump->now->mode == bt->mode)
+    if (jump->now && jump->now->mode == bt->mode && jump->now->space == space)
         return;
     for (unsigned i = 0; i < jump->n_tables && !t; i++)
-        if (jump->table[i].mode == bt->mode)
+        if (jump->table[i].mode == bt->mode && jump->table[i].space == space)
             t = &jump->table[i];
     if (!t) {
         t = add_table(bt);
         t->mode = bt->mode;
+        t->space = space;
     }
     jump->now = t;
     bt->jump_base8 = (uintptr_t)t->slots / 8;
@@ -149,6 +161,7 @@ void jump_enter(struct bt *bt, const struct bt_block *block)
 
     t->slots[slot] = block->landing;
     note_page(t, block->rip);
+    t->n_local += !block->global;
     if (t->n_notes < NOTES)
         t->notes[t->n_notes] = (struct note){slot, block->global};
     if (t->n_notes <= NOTES)
@@ -164,16 +177,29 @@ void jump_forget(struct bt *bt, const struct bt_block *block)
             bt->jump->table[i].slots[slot] = bt->thunks.miss;
 }
 
-void jump_flush(struct bt *bt, bool global)
+void jump_flush(struct bt *bt)
+{
+    for (unsigned i = 0; i < bt->jump->n_tables; i++)
+        clear_table(bt, &bt->jump->table[i]);
+    cache_unlink_cross(bt);
+}
+
+void jump_flush_space(struct bt *bt, unsigned space)
 {
     for (unsigned i = 0; i < bt->jump->n_tables; i++) {
-        if (global)
-            clear_table(bt, &bt->jump->table[i]);
-        else
-            clear_local(bt, &bt->jump->table[i]);
+        struct table *t = &bt->jump->table[i];
+        if (!is_user(t->mode))
+            clear_local(bt, t);
+        else if (t->space == space)
+            clear_table(bt, t);
     }
-    if (global)
-        cache_unlink_cross(bt);
+}
+
+void jump_switch_space(struct bt *bt)
+{
+    for (unsigned i = 0; i < bt->jump->n_tables; i++)
+        if (!is_user(bt->jump->table[i].mode))
+            clear_local(bt, &bt->jump->table[i]);
 }
 
 void jump_flush_page(struct bt *bt, uint64_t lin, bool maybe_large)

@@ -5,6 +5,7 @@
  *
  *     lea   t0, [operand]
  *     mov   t1, t0 ; shr t1, 7 ; and t1, mask     the entry's offset
+ *     add   t1, [table]                           unless the table is always the same
  *     xor   t0, [tlb + t1].tag                    the offset in the page, if it is this page's entry
  *     cmp   t0, 4096 - size ; ja slow
  *     mov   t1, [tlb + t1].addend
@@ -97,10 +98,25 @@ void mem_address(struct trans *t, const struct mem_operand *mem)
 
 /* ---- the check ---- */
 
-static uint32_t tlb_field(const struct trans *t, size_t field)
+static enum mmu_index mmu_index(const struct trans *t)
 {
-    unsigned index = (t->bt->mode & BT_MODE_MMU) >> BT_MODE_MMU_SHIFT;
-    return BT_ABS(t->bt, c.tlb[index][0]) + (uint32_t)field;
+    return (t->bt->mode & BT_MODE_MMU) >> BT_MODE_MMU_SHIFT;
+}
+
+/*
+ * Where the field of an entry is: from T1, after put_table() has added the table's address there; the table of supervisor accesses under
+ * SMAP never changes, so that it needs no adding.
+ */
+static int32_t tlb_field(const struct trans *t, size_t field)
+{
+    uint32_t table = mmu_index(t) == MMU_KERNEL_SMAP ? BT_ABS(t->bt, c.tlb_smap.entry[0]) : 0;
+    return (int32_t)(table + field);
+}
+
+static void put_table(struct trans *t)
+{
+    if (mmu_index(t) != MMU_KERNEL_SMAP)
+        emit_abs(&t->e, EMIT_64, EMIT_ADD_LOAD, BT_T1, BT_ABS(t->bt, c.tlb[mmu_index(t)]));
 }
 
 static size_t tag_field(const struct mem_operand *mem)
@@ -114,16 +130,20 @@ static struct trans_stub *check_constant(struct trans *t, const struct trans_ins
 {
     struct emit *e = &t->e;
     uint64_t addr = constant_address(mem), offset = addr & 0xfff;
-    uint32_t slot = (uint32_t)(addr >> 12) % TLB_SIZE << ENTRY_SHIFT;
+    int32_t slot = (int32_t)(tlb_slot(addr) << ENTRY_SHIFT);
+    unsigned table = mmu_index(t) == MMU_KERNEL_SMAP ? EMIT_NONE : BT_T1;
     uint8_t *jump;
 
     if (offset + mem->size > RAM_PAGE_SIZE || (mem->align && offset % mem->align)) {
         jump = emit_jmp_later(e);
     } else {
+        if (table != EMIT_NONE)
+            emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_ABS(t->bt, c.tlb[mmu_index(t)]));
         emit_mov_imm(e, BT_T0, addr - offset);
-        emit_abs(e, EMIT_64, EMIT_CMP_LOAD, BT_T0, tlb_field(t, tag_field(mem)) + slot);
+        emit_mem(e, EMIT_64, EMIT_CMP_LOAD, BT_T0, table, EMIT_NONE, 0, slot + tlb_field(t, tag_field(mem)));
         jump = emit_jcc_later(e, EMIT_NE);
-        emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, tlb_field(t, offsetof(struct tlb_entry, addend)) + slot);
+        emit_mem(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, table, EMIT_NONE, 0,
+                 slot + tlb_field(t, offsetof(struct tlb_entry, addend)));
     }
     *host = (struct mem_host){.base = BT_T0, .index = BT_T1, .disp = (int32_t)offset};
     return translate_slow(t, in, jump);
@@ -144,8 +164,9 @@ struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const
         emit_rr(e, EMIT_32, EMIT_MOV_STORE, BT_T0, BT_T1);
         emit_shr(e, EMIT_32, BT_T1, RAM_PAGE_SHIFT - ENTRY_SHIFT);
         emit_alu_imm(e, EMIT_32, ALU_AND, BT_T1, INDEX_MASK);
-        uint32_t tag = tlb_field(t, tag_field(mem));
-        emit_mem(e, EMIT_64, EMIT_XOR_LOAD, BT_T0, BT_T1, EMIT_NONE, 0, (int32_t)tag);
+        put_table(t);
+        int32_t tag = tlb_field(t, tag_field(mem));
+        emit_mem(e, EMIT_64, EMIT_XOR_LOAD, BT_T0, BT_T1, EMIT_NONE, 0, tag);
         emit_alu_imm(e, EMIT_64, ALU_CMP, BT_T0, (uint32_t)(RAM_PAGE_SIZE - mem->size));
         stub = translate_slow(t, in, emit_jcc_later(e, EMIT_A));
         if (stub && mem->align) {
@@ -153,9 +174,9 @@ struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const
             stub->from[1] = emit_jcc_later(e, EMIT_NE);
         }
         if (!plain)
-            emit_mem(e, EMIT_64, EMIT_XOR_LOAD, BT_T0, BT_T1, EMIT_NONE, 0, (int32_t)tag);
+            emit_mem(e, EMIT_64, EMIT_XOR_LOAD, BT_T0, BT_T1, EMIT_NONE, 0, tag);
         emit_mem(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_T1, EMIT_NONE, 0,
-                 (int32_t)tlb_field(t, offsetof(struct tlb_entry, addend)));
+                 tlb_field(t, offsetof(struct tlb_entry, addend)));
         *host = plain
                     ? (struct mem_host){.base = mem->base, .index = BT_T1, .disp = (int32_t)mem->disp, .t0_free = true}
                     : (struct mem_host){.base = BT_T0, .index = BT_T1};

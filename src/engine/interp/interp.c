@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "engine/interp/code.h"
 #include "engine/interp/debugger.h"
@@ -330,6 +331,7 @@ int interp_vcpu_init(struct interp *c, struct engine *engine, const struct engin
     c->engine = engine;
     c->conf = *conf;
     c->decode_max = CODE_BLOCK_INSNS;
+    mmu_init(c);
     if (code_open(c) < 0)
         return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
     int ret = vector_open(&c->vector, err);
@@ -353,15 +355,16 @@ void interp_vcpu_fini(struct interp *c)
 static int interp_vcpu_open(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpup,
                             struct err *err)
 {
-    struct engine_vcpu *vcpu = aligned_alloc(64, align_up(sizeof(*vcpu), 64));
+    /* Most of it is TLB, which takes memory as it fills. */
+    struct engine_vcpu *vcpu =
+        mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     int ret;
 
-    if (!vcpu)
+    if (vcpu == MAP_FAILED)
         return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
-    memset(vcpu, 0, sizeof(*vcpu));
     ret = interp_vcpu_init(&vcpu->interp, engine, conf, err);
     if (ret < 0) {
-        free(vcpu);
+        munmap(vcpu, sizeof(*vcpu));
         return ret;
     }
     *vcpup = vcpu;
@@ -371,7 +374,7 @@ static int interp_vcpu_open(struct engine *engine, const struct engine_vcpu_conf
 static void interp_vcpu_close(struct engine_vcpu *vcpu)
 {
     interp_vcpu_fini(&vcpu->interp);
-    free(vcpu);
+    munmap(vcpu, sizeof(*vcpu));
 }
 
 void interp_get_state(const struct interp *c, struct x86_state *st)

@@ -5,7 +5,7 @@
  *   code.c      the decoded-instruction cache, by physical page and mode
  *   bind.c      from a decoded instruction to a handler with its operands resolved; binds.def lists the handlers' tables
  *   op_*.c      handlers, a file for each group of instructions
- *   mmu.c       linear memory: the software TLB and its slow path (walks live in x86/paging.c)
+ *   mmu.c       linear memory: the software TLB and its slow path (walks live in x86/paging.c); tlb.c is one table of it
  *   seg.c       segmented addresses, descriptors and segment loads
  *   fault.c     raising exceptions, delivering them and interrupts through the IDT; single step
  *   debugger.c  what a debugger outside the guest asks for: steps, breakpoints, watchpoints
@@ -22,6 +22,7 @@
 #include <setjmp.h>
 
 #include "engine/engine.h"
+#include "engine/interp/tlb.h"
 
 struct interp;
 struct insn;
@@ -59,9 +60,6 @@ enum {
     INSN_SLOW_ADDR = 1 << 3 /* not flat 64-bit: seg.c checks limits */
 };
 
-#define TLB_BITS 9
-#define TLB_SIZE (1u << TLB_BITS)
-
 /* Who accesses: chooses the TLB, and so the permissions (SDM Vol. 3A 4.6). */
 enum mmu_index {
     MMU_KERNEL,      /* CPL < 3, SMAP does not apply (AC set, or off) */
@@ -71,18 +69,7 @@ enum mmu_index {
     MMU_N
 };
 
-/*
- * An entry hits when (tag == page of the address). A page that belongs into another slot stands for "ask the slow path", so that no
- * address at all, canonical or not, matches: generated code compares by XOR alone.
- */
-struct tlb_entry {
-    uint64_t read, write; /* linear page address allowed, or mmu_no_tag() */
-    uint64_t addend;      /* host address - linear address */
-    uint64_t gpa;         /* physical page; TLB_GLOBAL and TLB_LARGE in its low bits */
-};
-
-#define TLB_GLOBAL UINT64_C(1)
-#define TLB_LARGE  UINT64_C(2) /* part of a large page: INVLPG anywhere in that page drops it */
+#define MMU_SPACES 8 /* address spaces (PCIDs) whose translations are kept */
 
 struct code_block;
 struct code_cache;  /* code.c */
@@ -90,8 +77,12 @@ struct vector_unit; /* vector.h */
 
 /* What an engine that embeds a struct interp, and caches more than it, wants to be told. On the vCPU's thread. */
 struct interp_hooks {
-    /* All translations are gone; without `global` those of global pages stay. */
-    void (*tlb_flushed)(struct interp *c, bool global);
+    /* All translations are gone, in all address spaces. */
+    void (*tlb_flushed)(struct interp *c);
+    /* Those of address space `space` are (0 to MMU_SPACES - 1), but for those of global pages. */
+    void (*tlb_space_flushed)(struct interp *c, unsigned space);
+    /* c->space is another one. */
+    void (*tlb_space_switched)(struct interp *c);
     /* Those of the page at lin; with maybe_large, it may have been a large one: up to the GiB around. */
     void (*tlb_page_flushed)(struct interp *c, uint64_t lin, bool maybe_large);
     /* From any thread: c->code_request is set. */
@@ -113,12 +104,14 @@ struct interp {
     uint64_t paused_at; /* n_insn at the last PAUSE */
     uint32_t n_pauses;  /* in a row */
 
-    struct tlb_entry tlb[MMU_N][TLB_SIZE];
+    struct tlb *tlb[MMU_N];           /* in use now; MMU_KERNEL_SMAP's is always tlb_smap */
     struct tlb_entry tlb_code[2][64]; /* fetches: supervisor, user; `read` is the tag */
-
-    struct {
-        uint64_t first, last; /* linear range that TLB_LARGE entries may lie in: lower half, upper half */
-    } tlb_large[2];
+    uint64_t tlb_code_large;          /* as struct tlb's `large` */
+    unsigned space, next_space;       /* the current address space; whose place a new one takes */
+    int space_pcid[MMU_SPACES];       /* or -1 */
+    struct tlb tlb_smap;              /* supervisor pages under SMAP: mostly global ones, so that spaces share it */
+    struct tlb tlb_kernel[MMU_SPACES], tlb_user[MMU_SPACES];
+    struct tlb tlb_none; /* stays empty */
 
     struct code_cache *code;
     const struct code_block *block; /* current; its instructions before `end` run, and are in n_insn already */

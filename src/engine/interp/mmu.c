@@ -66,18 +66,6 @@ static bool is_user(enum mmu_index index)
     return index == MMU_USER || index == MMU_USER_ALIGN;
 }
 
-static void note_large(struct interp *c, uint64_t lin)
-{
-    unsigned half = lin >> 63;
-    /* Any page size's worth around it, so that no entry of the same large page lies outside. */
-    uint64_t first = align_down(lin, GIB), last = first + GIB - 1;
-
-    if (first < c->tlb_large[half].first)
-        c->tlb_large[half].first = first;
-    if (last > c->tlb_large[half].last)
-        c->tlb_large[half].last = last;
-}
-
 /* Page walk for lin; raises #PF. Without paging, linear is physical. */
 static void translate(struct interp *c, uint64_t lin, unsigned access, struct paging_result *result)
 {
@@ -90,8 +78,6 @@ static void translate(struct interp *c, uint64_t lin, unsigned access, struct pa
     fill_paging(c, &p);
     if (paging_walk(&p, lin, access, result) < 0)
         interp_raise_page_fault(c, lin, result->error);
-    if (result->large)
-        note_large(c, lin);
 }
 
 /* A page that holds a data breakpoint never enters the TLB, so that every access to it is seen. */
@@ -106,19 +92,13 @@ static bool has_breakpoint(const struct interp *c, uint64_t page)
 
 static void enter(struct interp *c, enum mmu_index index, uint64_t lin, uint8_t *host, const struct paging_result *r)
 {
-    struct tlb_entry *e = mmu_entry(c, index, lin);
-    uint64_t page = lin & MMU_PAGE_MASK;
     const struct ram *ram = c->conf.ram;
 
-    if (index == MMU_USER_ALIGN || has_breakpoint(c, page))
+    if (index == MMU_USER_ALIGN || has_breakpoint(c, lin & MMU_PAGE_MASK))
         return;
-    e->read = page;
-    e->addend = (uint64_t)(uintptr_t)host - lin;
-    e->gpa = (r->gpa & MMU_PAGE_MASK) | (r->global ? TLB_GLOBAL : 0) | (r->large ? TLB_LARGE : 0);
-    e->write = mmu_no_tag(c, e);
-    if (r->writable &&
-        !(atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE))
-        e->write = page;
+    uint64_t gpa = (r->gpa & MMU_PAGE_MASK) | (r->global ? TLB_GLOBAL : 0) | (r->large ? TLB_LARGE : 0);
+    bool code = atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE;
+    tlb_enter(c->tlb[index], lin, host, gpa, r->writable && !code);
 }
 
 /* Translates [lin, lin + len), which lies within a page, filling the TLB. */
@@ -392,6 +372,11 @@ void mmu_check_write_at(struct interp *c, unsigned cpl, uint64_t lin, unsigned l
 
 /* ---- fetch ---- */
 
+static uint64_t gib_bit(uint64_t lin)
+{
+    return UINT64_C(1) << (lin >> 30) % 64;
+}
+
 const uint8_t *mmu_fetch(struct interp *c, uint64_t lin, uint64_t *gpa)
 {
     bool user = x86_cpl(&c->st) == 3;
@@ -413,6 +398,8 @@ const uint8_t *mmu_fetch(struct interp *c, uint64_t lin, uint64_t *gpa)
         e->read = lin & MMU_PAGE_MASK;
         e->addend = (uint64_t)(uintptr_t)host - lin;
         e->gpa = (r.gpa & MMU_PAGE_MASK) | (r.global ? TLB_GLOBAL : 0) | (r.large ? TLB_LARGE : 0);
+        if (r.large)
+            c->tlb_code_large |= gib_bit(lin);
     }
     return host;
 }
@@ -433,86 +420,134 @@ bool mmu_fetch_global(const struct interp *c, uint64_t lin)
 
 #define CODE_NO_TAG UINT64_C(1) /* never equals a page address */
 
-static void drop(const struct interp *c, struct tlb_entry *e)
+static void code_clear(struct interp *c, bool global)
 {
-    e->read = e->write = mmu_no_tag(c, e);
+    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
+        for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
+            if (global || !(c->tlb_code[i][j].gpa & TLB_GLOBAL))
+                c->tlb_code[i][j].read = CODE_NO_TAG;
+    if (global)
+        c->tlb_code_large = 0;
 }
 
-static void drop_code(struct tlb_entry *e)
+static void code_drop_page(struct interp *c, uint64_t lin, bool large)
 {
-    e->read = CODE_NO_TAG;
+    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++) {
+        for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++) {
+            struct tlb_entry *e = &c->tlb_code[i][j];
+            bool same = e->read == (lin & MMU_PAGE_MASK);
+            if (same || (large && (e->gpa & TLB_LARGE) && align_down(e->read, GIB) == align_down(lin, GIB)))
+                e->read = CODE_NO_TAG;
+        }
+    }
+}
+
+static void use_space(struct interp *c, unsigned space)
+{
+    c->space = space;
+    c->tlb[MMU_KERNEL] = &c->tlb_kernel[space];
+    c->tlb[MMU_USER] = &c->tlb_user[space];
+}
+
+void mmu_init(struct interp *c)
+{
+    c->tlb[MMU_KERNEL_SMAP] = &c->tlb_smap;
+    c->tlb[MMU_USER_ALIGN] = &c->tlb_none;
+    tlb_init(&c->tlb_smap);
+    tlb_init(&c->tlb_none);
+    for (unsigned i = 0; i < MMU_SPACES; i++) {
+        tlb_init(&c->tlb_kernel[i]);
+        tlb_init(&c->tlb_user[i]);
+        c->space_pcid[i] = -1;
+    }
+    c->space_pcid[0] = 0;
+    use_space(c, 0);
 }
 
 void mmu_flush_all(struct interp *c)
 {
-    for (unsigned i = 0; i < MMU_N; i++)
-        for (unsigned j = 0; j < TLB_SIZE; j++)
-            drop(c, &c->tlb[i][j]);
-    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
-        for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
-            drop_code(&c->tlb_code[i][j]);
-    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_large); i++) {
-        c->tlb_large[i].first = UINT64_MAX;
-        c->tlb_large[i].last = 0;
+    tlb_clear(&c->tlb_smap);
+    for (unsigned i = 0; i < MMU_SPACES; i++) {
+        tlb_clear(&c->tlb_kernel[i]);
+        tlb_clear(&c->tlb_user[i]);
     }
+    code_clear(c, true);
     if (c->hooks)
-        c->hooks->tlb_flushed(c, true);
+        c->hooks->tlb_flushed(c);
 }
 
-void mmu_flush_nonglobal(struct interp *c)
+static void flush_space(struct interp *c, unsigned space)
 {
-    for (unsigned i = 0; i < MMU_N; i++)
-        for (unsigned j = 0; j < TLB_SIZE; j++)
-            if (!(c->tlb[i][j].gpa & TLB_GLOBAL))
-                drop(c, &c->tlb[i][j]);
-    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
-        for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
-            if (!(c->tlb_code[i][j].gpa & TLB_GLOBAL))
-                drop_code(&c->tlb_code[i][j]);
+    tlb_clear(&c->tlb_kernel[space]);
+    tlb_clear(&c->tlb_user[space]);
     if (c->hooks)
-        c->hooks->tlb_flushed(c, false);
+        c->hooks->tlb_space_flushed(c, space);
 }
 
-/* Entries do not tell how large: take the largest page there is. */
-static bool in_large(const struct tlb_entry *e, uint64_t lin)
+/* What spaces share holds entries of the current one alone, besides global ones. */
+static void flush_shared(struct interp *c)
 {
-    return (e->gpa & TLB_LARGE) && align_down(e->read, GIB) == align_down(lin, GIB);
+    tlb_clear_local(&c->tlb_smap);
+    code_clear(c, false);
 }
 
+void mmu_flush_nonglobal(struct interp *c, int pcid)
+{
+    for (unsigned i = 0; i < MMU_SPACES; i++)
+        if (pcid == MMU_ALL_SPACES || c->space_pcid[i] == pcid)
+            flush_space(c, i);
+    if (pcid == MMU_ALL_SPACES || c->space_pcid[c->space] == pcid)
+        flush_shared(c);
+}
+
+static unsigned find_space(struct interp *c, int pcid)
+{
+    for (unsigned i = 0; i < MMU_SPACES; i++)
+        if (c->space_pcid[i] == pcid)
+            return i;
+    unsigned space = c->next_space;
+    c->next_space = (space + 1) % MMU_SPACES;
+    flush_space(c, space);
+    c->space_pcid[space] = pcid;
+    return space;
+}
+
+void mmu_switch(struct interp *c, unsigned pcid, bool keep)
+{
+    unsigned space = find_space(c, (int)pcid);
+
+    if (!keep)
+        flush_space(c, space);
+    flush_shared(c);
+    if (space == c->space)
+        return;
+    use_space(c, space);
+    if (c->hooks)
+        c->hooks->tlb_space_switched(c);
+}
+
+/* A global page is the same in all spaces, and entries of its kind may be in each: so the page goes from all of them. */
 void mmu_flush_page(struct interp *c, uint64_t lin)
 {
-    uint64_t page = lin & MMU_PAGE_MASK;
-    unsigned half = lin >> 63;
-    bool maybe_large = lin >= c->tlb_large[half].first && lin <= c->tlb_large[half].last;
+    bool large = c->tlb_code_large & gib_bit(lin);
 
-    for (unsigned i = 0; i < MMU_N; i++)
-        if (mmu_entry(c, i, lin)->read == page)
-            drop(c, mmu_entry(c, i, lin));
-    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++) {
-        struct tlb_entry *e = &c->tlb_code[i][(lin >> 12) % ARRAY_SIZE(c->tlb_code[0])];
-        if (e->read == page)
-            drop_code(e);
+    tlb_drop_page(&c->tlb_smap, lin);
+    for (unsigned i = 0; i < MMU_SPACES; i++) {
+        tlb_drop_page(&c->tlb_kernel[i], lin);
+        tlb_drop_page(&c->tlb_user[i], lin);
     }
+    code_drop_page(c, lin, large);
     if (c->hooks)
-        c->hooks->tlb_page_flushed(c, lin, maybe_large);
-    if (!maybe_large)
-        return;
-    for (unsigned i = 0; i < MMU_N; i++)
-        for (unsigned j = 0; j < TLB_SIZE; j++)
-            if (in_large(&c->tlb[i][j], lin))
-                drop(c, &c->tlb[i][j]);
-    for (unsigned i = 0; i < ARRAY_SIZE(c->tlb_code); i++)
-        for (unsigned j = 0; j < ARRAY_SIZE(c->tlb_code[0]); j++)
-            if (in_large(&c->tlb_code[i][j], lin))
-                drop_code(&c->tlb_code[i][j]);
+        c->hooks->tlb_page_flushed(c, lin, large);
 }
 
 void mmu_drop_write(struct interp *c, uint64_t gpa)
 {
-    for (unsigned i = 0; i < MMU_N; i++)
-        for (unsigned j = 0; j < TLB_SIZE; j++)
-            if (((c->tlb[i][j].gpa ^ gpa) & MMU_PAGE_MASK) == 0)
-                c->tlb[i][j].write = mmu_no_tag(c, &c->tlb[i][j]);
+    tlb_drop_write(&c->tlb_smap, gpa);
+    for (unsigned i = 0; i < MMU_SPACES; i++) {
+        tlb_drop_write(&c->tlb_kernel[i], gpa);
+        tlb_drop_write(&c->tlb_user[i], gpa);
+    }
 }
 
 /* ---- modes ---- */
@@ -539,5 +574,6 @@ void mmu_reset(struct interp *c)
     c->debug_hit = c->st.pending_debug;
     c->fault_ext = 0;
     mmu_flush_all(c);
+    mmu_switch(c, c->st.cr4 & X86_CR4_PCIDE ? c->st.cr3 & 0xfff : 0, false);
     mmu_mode_changed(c);
 }

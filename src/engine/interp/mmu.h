@@ -26,14 +26,7 @@ void mmu_store_slow(struct interp *c, uint64_t lin, uint64_t v, unsigned size);
 /* The entry an access with `index` at lin would use. */
 static inline struct tlb_entry *mmu_entry(struct interp *c, enum mmu_index index, uint64_t lin)
 {
-    return &c->tlb[index][(lin >> 12) % TLB_SIZE];
-}
-
-/* A tag that no address which looks into e's slot has, nor one that ends on the page behind it. */
-static inline uint64_t mmu_no_tag(const struct interp *c, const struct tlb_entry *e)
-{
-    uint64_t slot = (uint64_t)(e - &c->tlb[0][0]) % TLB_SIZE;
-    return (slot ^ (TLB_SIZE / 2)) << 12;
+    return &c->tlb[index]->entry[tlb_slot(lin)];
 }
 
 /* The host's address of [lin, lin + size) when the TLB allows the access outright, or NULL. Raises nothing. */
@@ -109,9 +102,17 @@ uint8_t mmu_fetch_byte(struct interp *c, uint64_t gpa);
 /* Whether the translation that mmu_fetch(c, lin) has just used is a global one. */
 bool mmu_fetch_global(const struct interp *c, uint64_t lin);
 
+/* All translations; those of an address space but for global pages (all spaces' with MMU_ALL_SPACES); those of lin's page. */
+#define MMU_ALL_SPACES (-1)
 void mmu_flush_all(struct interp *c);
-void mmu_flush_nonglobal(struct interp *c);
+void mmu_flush_nonglobal(struct interp *c, int pcid);
 void mmu_flush_page(struct interp *c, uint64_t lin);
+
+/* CR3 names another address space: without `keep` what is known of it is flushed. */
+void mmu_switch(struct interp *c, unsigned pcid, bool keep);
+
+/* Empty tables; once, before anything else. */
+void mmu_init(struct interp *c);
 
 /* Drops every write tag for the physical page of `gpa`: it is about to hold decoded code. */
 void mmu_drop_write(struct interp *c, uint64_t gpa);

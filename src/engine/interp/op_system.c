@@ -112,10 +112,8 @@ static void write_cr3(struct interp *c, uint64_t val)
         val = (uint32_t)val;
         load_pdpte(c, st->cr0, val, st->cr4, st->efer);
     }
-    /* The TLB holds one address space: bit 63 saves a flush only when it stays the same. */
-    if (!(keep && val == st->cr3))
-        mmu_flush_nonglobal(c);
     st->cr3 = val;
+    mmu_switch(c, st->cr4 & X86_CR4_PCIDE ? val & 0xfff : 0, keep);
 }
 
 static void write_cr4(struct interp *c, uint64_t val)
@@ -134,6 +132,8 @@ static void write_cr4(struct interp *c, uint64_t val)
     st->cr4 = val;
     if (changed & (X86_CR4_PAE | X86_CR4_PSE | X86_CR4_PGE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PCIDE | X86_CR4_DE))
         mmu_flush_all(c);
+    if (changed & X86_CR4_PCIDE)
+        mmu_switch(c, 0, false);
     mmu_mode_changed(c);
 }
 
@@ -352,7 +352,7 @@ static void op_invlpg(struct interp *c, const struct insn *in)
     mmu_flush_page(c, lin);
 }
 
-/* SDM Vol. 2A, INVPCID. The TLB holds the current address space alone, so flushing it covers every PCID. */
+/* SDM Vol. 2A, INVPCID. More than asked for may go: an address goes from every space. */
 static void op_invpcid(struct interp *c, const struct insn *in)
 {
     uint64_t type = *(const uint64_t *)interp_reg(c, in->reg), lin, address;
@@ -374,10 +374,12 @@ static void op_invpcid(struct interp *c, const struct insn *in)
         gp0(c);
     if (type == 0)
         mmu_flush_page(c, address);
+    else if (type == 1)
+        mmu_flush_nonglobal(c, (int)pcid);
     else if (type == 2)
         mmu_flush_all(c);
     else
-        mmu_flush_nonglobal(c);
+        mmu_flush_nonglobal(c, MMU_ALL_SPACES);
 }
 
 /* ---- the rest ---- */

@@ -227,7 +227,7 @@ static void load_cr3(struct interp *c, uint64_t cr3)
     if (!(st->cr0 & X86_CR0_PG))
         return;
     st->cr3 = cr3;
-    mmu_flush_nonglobal(c);
+    mmu_flush_nonglobal(c, MMU_ALL_SPACES);
     if ((st->cr4 & X86_CR4_PAE) && paging_load_pdpte(c->conf.ram, cr3, c->conf.cpuid->conf.phys_bits, c->st.pdpte) < 0)
         interp_raise_error(c, X86_GP, 0);
 }

@@ -96,9 +96,9 @@ struct interp *fake_open(void)
     struct fake *f = aligned_alloc(64, align_up(sizeof(*f), 64));
     assert_non_null(f);
     memset(f, 0, sizeof(*f));
+    tlb_init(&f->c.tlb_none);
     for (unsigned i = 0; i < MMU_N; i++)
-        for (unsigned j = 0; j < TLB_SIZE; j++)
-            f->c.tlb[i][j].read = f->c.tlb[i][j].write = mmu_no_tag(&f->c, &f->c.tlb[i][j]);
+        f->c.tlb[i] = &f->c.tlb_none;
     struct x86_cpuid_conf conf = {.n_cpus = 1, .tsc_hz = 1000000000, .phys_bits = 40};
     x86_cpuid_init(&f->cpuid, &conf);
     f->c.conf.cpuid = &f->cpuid;
