@@ -143,7 +143,7 @@ void ktext_getppid(unsigned times)
     on_any_cpu();
 }
 
-__attribute__((noinline, noclone, aligned(32))) uint64_t ktext_probed(uint64_t n)
+__attribute__((noinline, aligned(32))) uint64_t ktext_probed(uint64_t n)
 {
     __asm__ volatile("" : "+r"(n));
     return 3 * n + 1;
