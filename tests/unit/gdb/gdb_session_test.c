@@ -314,7 +314,7 @@ static void monitor(void **state)
 {
     struct fixture *f = *state;
 
-    ask_begins(f, "qRcmd,68656c70", "68656c70");  /* help */
+    ask_begins(f, "qRcmd,68656c70", "68656c70");   /* help */
     ask_begins(f, "qRcmd,7878", "6e6f2073756368"); /* xx: no such */
     ask(f, "qRcmd,7", "E16");
     ask_begins(f, "qRcmd,726567697374657273", "726970"); /* registers: rip */
