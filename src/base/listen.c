@@ -45,17 +45,17 @@ int listen_unix(struct listen_socket *s, const char *path, struct err *err)
     if (s->fd < 0)
         return err_set(err, -errno, "socket: %s", strerror(errno));
     if (bind(s->fd, (const struct sockaddr *)&s->addr, sizeof(s->addr)) < 0) {
-        r = err_set(err, -errno, "cannot make the socket '%s': %s", path, strerror(errno));
+        r = err_set(err, -errno, "cannot make the socket '%s': %s", s->addr.sun_path, strerror(errno));
         goto close_socket;
     }
-    if (lstat(path, &s->made) < 0 || listen(s->fd, BACKLOG) < 0) {
-        r = err_set(err, -errno, "cannot listen on '%s': %s", path, strerror(errno));
+    if (lstat(s->addr.sun_path, &s->made) < 0 || listen(s->fd, BACKLOG) < 0) {
+        r = err_set(err, -errno, "cannot listen on '%s': %s", s->addr.sun_path, strerror(errno));
         goto unlink_socket;
     }
     return 0;
 
 unlink_socket:
-    unlink(path);
+    unlink(s->addr.sun_path);
 close_socket:
     close(s->fd);
     s->fd = -1;

@@ -192,7 +192,8 @@ class Small(Debug):
         self.gdb(f"break *{at(0)}", "continue")  # and quits at the end
         self.flows()
         process = subprocess.Popen(["gdb", "-nx", "-q", "-ex", f"target remote {self.socket}", "-ex", f"break *{at(0)}", "-ex",
-                                    "continue", "-ex", "echo stands\\n"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                                    "continue", "-ex", "echo stands\\n"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.DEVNULL)
         while process.stdout.readline() != b"stands\n":
             self.assertIsNone(process.poll())
         process.kill()
