@@ -244,7 +244,7 @@ static enum flags_at flags_at_entry(const struct trans *t)
     for (unsigned i = 0; i < t->n; i++) {
         if (!t->insn[i].flags_wanted)
             return FLAGS_BOTH; /* nobody does */
-        if (t->insn[i].faults)
+        if (t->insn[i].faults || t->insn[i].traps)
             return FLAGS_SAVED;
         if (t->insn[i].flags_changed || t->insn[i].flags_read)
             return FLAGS_LIVE;
