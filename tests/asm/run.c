@@ -17,7 +17,7 @@
 #define LOAD_ADDR 0xa000
 #define ENTRY_OFF 28 /* in the multiboot header */
 #define RAM_SIZE  (64 * MIB)
-#define MAX_INSNS 20000000
+#define MAX_MS    10000
 #define MAX_IMAGE (0x10000 - LOAD_ADDR)
 
 static struct x86_seg flat(uint16_t sel, uint16_t type)
@@ -86,7 +86,7 @@ static bool run_one(const char *engine, const char *sources, const char *image)
         goto close_box;
     start_state(&st, entry);
     box.type->set(box.vcpu, &st);
-    enum engine_exit end = box.type->run(box.vcpu, MAX_INSNS);
+    enum engine_exit end = box_run(&box, 0, MAX_MS);
     box.type->get(box.vcpu, &st);
     ok = expect_check(&expects, &box, &st, end) == 0;
     if (!ok) {

@@ -1,6 +1,7 @@
 #include "box.h"
 
 #include <errno.h>
+#include <time.h>
 
 #include "base/log.h"
 
@@ -46,6 +47,82 @@ static const struct vcpu_apic_ops apic_ops = {
     .cr8_set = apic_cr8_set,
 };
 
+/* ---- the watchdog ---- */
+
+#define LOOK_NS 5000000
+
+static int64_t now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static void *watch(void *opaque)
+{
+    struct box *box = opaque;
+
+    pthread_mutex_lock(&box->lock);
+    while (!box->closing) {
+        int64_t next = now_ns() + LOOK_NS;
+        const struct timespec ts = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
+        pthread_cond_clockwait(&box->close, &box->lock, CLOCK_MONOTONIC, &ts);
+        if (box->deadline && now_ns() > box->deadline)
+            vcpu_port_raise(&box->port, PIN_KICK);
+    }
+    pthread_mutex_unlock(&box->lock);
+    return NULL;
+}
+
+static void kick(void *opaque)
+{
+    struct box *box = opaque;
+    box->type->kick(box->vcpu);
+}
+
+/* With it goes a pin that it has raised too late. */
+static void set_deadline(struct box *box, int64_t deadline)
+{
+    pthread_mutex_lock(&box->lock);
+    vcpu_port_lower(&box->port, PIN_KICK);
+    box->deadline = deadline;
+    pthread_mutex_unlock(&box->lock);
+}
+
+enum engine_exit box_run(struct box *box, uint64_t limit, unsigned ms)
+{
+    set_deadline(box, now_ns() + (int64_t)ms * 1000000);
+    enum engine_exit exit = box->type->run(box->vcpu, limit);
+    set_deadline(box, 0);
+    return exit;
+}
+
+static int start_watchdog(struct box *box, struct err *err)
+{
+    pthread_mutex_init(&box->lock, NULL);
+    pthread_cond_init(&box->close, NULL);
+    box->port.kick = kick;
+    box->port.vcpu = box;
+    int r = pthread_create(&box->watchdog, NULL, watch, box);
+    if (!r)
+        return 0;
+    pthread_cond_destroy(&box->close);
+    pthread_mutex_destroy(&box->lock);
+    return err_set(err, -r, "no thread for a watchdog");
+}
+
+static void stop_watchdog(struct box *box)
+{
+    pthread_mutex_lock(&box->lock);
+    box->closing = true;
+    pthread_cond_signal(&box->close);
+    pthread_mutex_unlock(&box->lock);
+    pthread_join(box->watchdog, NULL);
+    pthread_cond_destroy(&box->close);
+    pthread_mutex_destroy(&box->lock);
+}
+
 int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err *err)
 {
     *box = (struct box){.apic_base = 0xfee00900};
@@ -82,8 +159,13 @@ int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err 
     r = box->type->vcpu_open(box->engine, &conf, &box->vcpu, err);
     if (r)
         goto no_vcpu;
+    r = start_watchdog(box, err);
+    if (r)
+        goto no_watchdog;
     return 0;
 
+no_watchdog:
+    box->type->vcpu_close(box->vcpu);
 no_vcpu:
     box->type->close(box->engine);
 no_engine:
@@ -99,6 +181,7 @@ no_loop:
 
 void box_close(struct box *box)
 {
+    stop_watchdog(box);
     box->type->vcpu_close(box->vcpu);
     box->type->close(box->engine);
     pvclock_fini(&box->pvclock);

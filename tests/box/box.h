@@ -1,12 +1,14 @@
 /*
  * A vCPU in a box: RAM, empty buses and one vCPU of an engine, with no machine around it. What the tests of CPU behaviour run on.
  *
- * Threads: one.
+ * Threads: one, and a watchdog inside.
  */
 #ifndef TESTS_BOX_BOX_H
 #define TESTS_BOX_BOX_H
 
 #include "core/pvclock.h"
+#include <pthread.h>
+
 #include "engine/engine.h"
 
 struct box {
@@ -24,11 +26,22 @@ struct box {
     struct engine_vcpu *vcpu;
     uint64_t apic_base;
     uint8_t cr8;
+    pthread_t watchdog;
+    pthread_mutex_t lock; /* of what follows */
+    int64_t deadline;     /* of the run, CLOCK_MONOTONIC in ns; 0: none */
+    bool closing;
+    pthread_cond_t close;
 };
 
 /* engine: its name; ram_size in bytes. */
 int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err *err) MUST_CHECK;
 void box_close(struct box *box);
+
+/*
+ * Runs the vCPU; KICKED when that takes longer than `ms`. limit: of instructions, or 0. Engines that must count run another way, so a
+ * limit is for what cannot do without.
+ */
+enum engine_exit box_run(struct box *box, uint64_t limit, unsigned ms);
 
 /* Copies into RAM; the range must lie inside. */
 void box_poke(struct box *box, uint64_t gpa, const void *data, size_t len);

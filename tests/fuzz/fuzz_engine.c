@@ -4,10 +4,8 @@
  * leads to states that no program makes on purpose. Nothing is expected but that the engine comes back with a state that the SDM
  * allows.
  */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/time.h>
 
 #include "box/box.h"
 #include "fuzz.h"
@@ -16,26 +14,19 @@
 #define ENTRY_OFF 28 /* in the multiboot header */
 #define RAM_SIZE  (2 * MIB)
 #define MAX_INSNS 20000
-#define MAX_US    50000 /* a repeated string instruction counts once, however long it takes */
+#define MAX_MS    30 /* a repeated string instruction counts once, however long it takes */
 
 static struct box box;
-
-static void on_alarm(int signo)
-{
-    vcpu_port_raise(&box.port, PIN_KICK);
-}
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     const char *engine = getenv("VIREO_TEST_ENGINE");
-    struct sigaction sa = {.sa_handler = on_alarm, .sa_flags = SA_ONSTACK | SA_RESTART}; /* RSP may be the guest's */
     struct err err;
 
     if (box_open(&box, engine ? engine : "interp", RAM_SIZE, &err)) {
         fprintf(stderr, "%s\n", err.msg);
         exit(2);
     }
-    sigaction(SIGALRM, &sa, NULL);
     return 0;
 }
 
@@ -84,9 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     box.apic_base = 0xfee00900;
     box.cr8 = 0;
     box.type->set(box.vcpu, &st);
-    vcpu_port_lower(&box.port, PIN_KICK);
-    setitimer(ITIMER_REAL, &(struct itimerval){.it_value.tv_usec = MAX_US}, NULL);
-    (void)box.type->run(box.vcpu, MAX_INSNS);
+    (void)box_run(&box, size % 4 ? MAX_INSNS : 0, MAX_MS);
     box.type->get(box.vcpu, &st);
     check_state(&st);
     return 0;

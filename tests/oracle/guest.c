@@ -2,8 +2,8 @@
 
 #include "guest_kernel.h"
 
-#define RAM_SIZE  (2 * MIB)
-#define MAX_INSNS 200000
+#define RAM_SIZE (2 * MIB)
+#define MAX_MS   2000
 
 /* Guest-physical. The kernel sees all of it at KERNEL + address. */
 #define KERNEL    UINT64_C(0xffffffff80000000)
@@ -235,5 +235,5 @@ void guest_run(struct guest *guest, const struct seq_run *run)
     set_pages(guest, NULL);
     load_state(guest, &run->in, run->compat);
     guest->box.type->set(guest->box.vcpu, &guest->start);
-    (void)guest->box.type->run(guest->box.vcpu, MAX_INSNS);
+    (void)box_run(&guest->box, 0, MAX_MS);
 }
