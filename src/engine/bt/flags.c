@@ -3,7 +3,7 @@
  * are saved to memory by LAHF and SETO where somebody may still see them, and restored by SAHF where somebody reads them.
  *
  * Somebody is: an instruction that reads flags or leaves some as they were; every instruction that may fault, for the handler sees them;
- * whatever follows the block. A flag that the manual leaves undefined counts as left alone.
+ * whatever follows the block, behind a conditional jump out of it as well. A flag that the manual leaves undefined counts as left alone.
  */
 #include "engine/bt/translate.h"
 
@@ -14,7 +14,8 @@ void flags_analyse(struct trans *t)
     for (unsigned i = t->n; i-- > 0;) {
         struct trans_insn *in = &t->insn[i];
         in->flags_after = wanted;
-        wanted = in->flags_read | (in->faults || in->traps ? X86_FLAGS_STATUS : 0) | (wanted & ~in->flags_written);
+        bool seen = in->faults || in->traps || in->xi.insn.meta.category == ZYDIS_CATEGORY_COND_BR;
+        wanted = in->flags_read | (seen ? X86_FLAGS_STATUS : 0) | (wanted & ~in->flags_written);
         in->flags_wanted = wanted;
     }
 }
