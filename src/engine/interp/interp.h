@@ -85,6 +85,8 @@ struct interp_hooks {
     void (*tlb_space_switched)(struct interp *c);
     /* Those of the page at lin; with maybe_large, it may have been a large one: up to the GiB around. */
     void (*tlb_page_flushed)(struct interp *c, uint64_t lin, bool maybe_large);
+    /* c->x87_away is set and c->st.fx wanted: its x87 part must be there, and with `change` nowhere else. */
+    void (*x87_wanted)(struct interp *c, bool change);
     /* From any thread: c->code_request is set. */
     void (*requested)(struct interp *c);
 };
@@ -124,6 +126,7 @@ struct interp {
     bool bus_locked;            /* holds the engine's bus lock */
     uint32_t pin_mask;          /* pins that matter in the current state */
     struct vector_unit *vector;
+    bool x87_away; /* the x87 registers are not in st.fx but with the hooks' owner; FIP, FDP and FOP are in st.fx */
     const struct interp_hooks *hooks; /* or NULL */
     unsigned decode_max;              /* instructions to decode at once, up to CODE_BLOCK_INSNS */
     struct engine *engine;

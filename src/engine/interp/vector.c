@@ -72,6 +72,7 @@ static bool exec_x87_state(struct interp *c, const struct insn *in, void *mem)
 
 void vector_exec(struct interp *c, const struct insn *in, void *mem)
 {
+    vector_x87_fetch(c, true); /* a stub with MMX registers or none at all may turn the host's unit to MMX */
     bool trapped = in->reg & (VECTOR_MMX | VECTOR_X87) ? exec_x87_state(c, in, mem) : exec(c, in, mem);
 
     if (UNLIKELY(trapped))

@@ -84,6 +84,13 @@ void vector_exec_mem(struct interp *c, const struct insn *in, uint64_t lin);
 
 /* ---- vector_x87.c ---- */
 
+/* To be called before the x87 part of c->st.fx is looked at or, with `change`, may be changed. */
+static inline void vector_x87_fetch(struct interp *c, bool change)
+{
+    if (UNLIKELY(c->x87_away))
+        c->hooks->x87_wanted(c, change);
+}
+
 /* Raises #MF if an unmasked exception is pending. */
 void vector_x87_check_pending(struct interp *c);
 

@@ -19,6 +19,7 @@ enum tag { TAG_VALID, TAG_ZERO, TAG_SPECIAL, TAG_EMPTY };
 
 void vector_x87_check_pending(struct interp *c)
 {
+    vector_x87_fetch(c, true);
     if (UNLIKELY(c->st.fx.fsw & FSW_ES))
         interp_raise(c, X86_MF);
 }
@@ -67,6 +68,7 @@ static void check_available(struct interp *c)
 {
     if (UNLIKELY(c->st.cr0 & (X86_CR0_EM | X86_CR0_TS)))
         interp_raise(c, X86_NM);
+    vector_x87_fetch(c, true);
 }
 
 static void check_waiting(struct interp *c)

@@ -90,6 +90,7 @@ static void op_fxsave(struct interp *c, const struct insn *in)
     unsigned n = n_vectors(c);
 
     check_fxsave(c);
+    vector_x87_fetch(c, false);
     uint64_t lin = aligned_lin(c, in, LEGACY_SIZE, 16, true);
     put_x87(c, area, in->imm);
     store_le32(area + 24, c->st.fx.mxcsr);
@@ -105,6 +106,7 @@ static void op_fxrstor(struct interp *c, const struct insn *in)
     unsigned n = n_vectors(c);
 
     check_fxsave(c);
+    vector_x87_fetch(c, true);
     uint64_t lin = aligned_lin(c, in, LEGACY_SIZE, 16, false);
     mmu_load_bytes(c, lin, area, XMM_OFFSET + 16 * n);
     uint32_t mxcsr = load_le32(area + 24);
@@ -125,11 +127,12 @@ static bool all_zero(const void *p, size_t len)
     return !len;
 }
 
-static uint64_t in_use(const struct interp *c)
+static uint64_t in_use(struct interp *c)
 {
     const struct x86_fxsave *fx = &c->st.fx;
     uint64_t used = 0;
 
+    vector_x87_fetch(c, false);
     if (fx->fcw != 0x37f || fx->fsw || fx->ftw || fx->fop || fx->fip || fx->fdp || !all_zero(fx->st, sizeof(fx->st)))
         used |= X86_XCR0_X87;
     for (unsigned i = 0; i < 16; i++) {
@@ -283,6 +286,7 @@ static void op_xrstor(struct interp *c, const struct insn *in)
     uint32_t mxcsr;
 
     check_xsave(c);
+    vector_x87_fetch(c, true);
     uint64_t rfbm = requested(c);
     uint64_t lin = aligned_lin(c, in, AVX_OFFSET, 64, false);
     mmu_load_bytes(c, lin, area, AVX_OFFSET);
