@@ -90,6 +90,7 @@ static const struct interp_hooks hooks = {
     .tlb_space_flushed = on_tlb_space_flushed,
     .tlb_space_switched = on_tlb_space_switched,
     .tlb_page_flushed = on_tlb_page_flushed,
+    .x87_wanted = x87_save,
     .requested = on_request,
 };
 
@@ -126,8 +127,11 @@ static void count_to(struct bt *bt, uint64_t rip)
     bt->c.n_insn += n;
 }
 
-/* The slow path: interprets the instruction at RIP. Returns the host address to go on at, or NULL: find the block for the new RIP. */
-static const uint8_t *slow(struct bt *bt, enum engine_interpreted why)
+/*
+ * The slow path: interprets the instruction at RIP. Returns the host address to go on at, or NULL: find the block for the new RIP. With
+ * x87, leaves those registers in the host's.
+ */
+static const uint8_t *slow(struct bt *bt, enum engine_interpreted why, bool x87)
 {
     struct interp *c = &bt->c;
     const uint8_t *resume = (const uint8_t *)(uintptr_t)bt->arg0;
@@ -141,6 +145,8 @@ static const uint8_t *slow(struct bt *bt, enum engine_interpreted why)
     c->st.rip = bt->arg1;
     bt->dropped = false;
     next = interp_one(c, bt->stats.mnemonics[why]);
+    if (x87 && !c->x87_away)
+        x87_load(bt);
     cache_check_pages(bt);
     return resume && c->st.rip == next && !is_due(bt) && !bt->dropped ? resume : NULL;
 }
@@ -185,9 +191,13 @@ static const uint8_t *answer(struct bt *bt)
 
     switch ((enum bt_leave)bt->leave) {
     case BT_LEAVE_UNTRANSLATED:
-        return slow(bt, ENGINE_UNTRANSLATED);
+        return slow(bt, ENGINE_UNTRANSLATED, false);
     case BT_LEAVE_SLOW:
-        return slow(bt, ENGINE_SLOW);
+        return slow(bt, ENGINE_SLOW, false);
+    case BT_LEAVE_UNTRANSLATED_X87:
+        return slow(bt, ENGINE_UNTRANSLATED, true);
+    case BT_LEAVE_SLOW_X87:
+        return slow(bt, ENGINE_SLOW, true);
     case BT_LEAVE_MISS:
         if (!arrive(bt) || is_due(bt) || bt->counted)
             return NULL;
@@ -301,6 +311,7 @@ static enum engine_exit bt_run(struct engine_vcpu *vcpu, uint64_t limit)
         ;
 out:
     signal_thread_done();
+    vector_x87_fetch(c, true);
     c->cur = NULL;
     code_written(c);
     code_leave(c);

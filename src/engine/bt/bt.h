@@ -11,6 +11,7 @@
  *   memory.c     memory operands: the inline lookup in the software TLB
  *   recode.c     instructions that run as they are, with registers and memory operands put in place
  *   simd.c       which SIMD instructions are among those, and what they ask for
+ *   x87.c        x87 and MMX: when their registers are the host's, and what is particular about their instructions
  *   trap.c       exceptions of the host's CPU in generated code
  *   pushpop.c      PUSH, POP and their kin
  *   system.c     what a kernel does all the time: flags and their images on the stack, segment bases, control registers
@@ -43,16 +44,19 @@ enum bt_leave {
     BT_LEAVE_NONE,
     BT_LEAVE_UNTRANSLATED, /* interpret the instruction at arg1 (RIP), then go on at host address arg0 */
     BT_LEAVE_SLOW,         /* the same for one whose fast path does not do this time */
-    BT_LEAVE_MISS,         /* an indirect jump to RIP arg0 found nothing in the jump cache */
-    BT_LEAVE_LINK,         /* a direct jump that has no target yet: arg0 is its struct bt_link's number */
-    BT_LEAVE_POLL,         /* something is due before the instruction at RIP arg0 */
-    BT_LEAVE_TRAP,         /* a host exception that no guest instruction accounts for: bt->trap */
+    BT_LEAVE_UNTRANSLATED_X87,
+    BT_LEAVE_SLOW_X87, /* as those two, and the x87 registers are the host's when generated code goes on */
+    BT_LEAVE_MISS,     /* an indirect jump to RIP arg0 found nothing in the jump cache */
+    BT_LEAVE_LINK,     /* a direct jump that has no target yet: arg0 is its struct bt_link's number */
+    BT_LEAVE_POLL,     /* something is due before the instruction at RIP arg0 */
+    BT_LEAVE_TRAP,     /* a host exception that no guest instruction accounts for: bt->trap */
 };
 
 /* How generated code is left: jumps to these, with arg0 in T0 and arg1 in T1. The flags are in `flags`. */
 struct bt_thunks {
-    void (*enter)(void); /* from C: runs guest code at bt->target until it leaves */
-    const uint8_t *untranslated, *slow, *miss, *link, *poll, *trap;
+    void (*enter)(void);                      /* from C: runs guest code at bt->target until it leaves */
+    const uint8_t *untranslated[2], *slow[2]; /* [1]: the x87 registers are wanted in the host's afterwards */
+    const uint8_t *miss, *link, *poll, *trap;
     const uint8_t *end; /* behind the last one */
 };
 
@@ -244,6 +248,14 @@ struct bt *signal_running(void);
 
 /* From any thread: makes generated code of bt leave soon. bt->poll is set. */
 void signal_kick(struct bt *bt);
+
+/* ---- x87.c ---- */
+
+/* The guest's x87 registers into the host's. They stay there until the interpreter wants them (vector_x87_fetch()). */
+void x87_load(struct bt *bt);
+
+/* And back: as struct interp_hooks. */
+void x87_save(struct interp *c, bool change);
 
 /* ---- trap.c ---- */
 

@@ -1,7 +1,7 @@
 /*
  * SIMD instructions: those of SSE to SSE4.2, AES, PCLMULQDQ and SHA, of AVX, AVX2, FMA and F16C that the interpreter runs in stubs
  * (interp/vector.def) run as they are where the block's mode allows their registers; elsewhere they are interpreted, and fault there. So are
- * those that touch memory by element, and all that touch MMX registers, which are x87's.
+ * those that touch memory by element.
  *
  * The guest's MXCSR is in the host's, so SIMD exceptions that the guest has unmasked arise in generated code (trap.c).
  */
@@ -110,7 +110,7 @@ void simd_classify(const struct trans *t, struct trans_insn *in, const struct in
     }
     if (insn->meta.category == ZYDIS_CATEGORY_STRINGOP || (unit & VECTOR_MMX) || turns_to_mmx(insn->mnemonic) ||
         !usable)
-        return;
+        return; /* x87.c has those of MMX */
     in->emit = recode;
     in->traps = unit & VECTOR_MXCSR;
     in->aligned = unit & VECTOR_ALIGNED;

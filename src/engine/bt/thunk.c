@@ -101,8 +101,15 @@ static void put_return(struct emit *e, const struct bt *bt)
 int thunk_open(struct bt *bt)
 {
     uint8_t *room = jit_arena_alloc(&bt->arena, THUNK_ROOM);
-    const uint8_t **leaves[] = {&bt->thunks.untranslated, &bt->thunks.slow, &bt->thunks.miss,
-                                &bt->thunks.link,         &bt->thunks.poll, &bt->thunks.trap};
+    struct bt_thunks *th = &bt->thunks;
+    const uint8_t **leaves[] = {&th->untranslated[0],
+                                &th->slow[0],
+                                &th->untranslated[1],
+                                &th->slow[1],
+                                &th->miss,
+                                &th->link,
+                                &th->poll,
+                                &th->trap};
     uint8_t *jumps[ARRAY_SIZE(leaves)];
     struct emit e;
 

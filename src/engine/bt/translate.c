@@ -85,6 +85,7 @@ static void classify(const struct trans *t, struct trans_insn *in)
     in->faults = has_memory(&in->xi) && !recode_is_hint(in);
     in->ends = false;
     in->traps = is_division(in->xi.insn.mnemonic);
+    in->x87 = false;
     in->aligned = in->xi.insn.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
     if (bind(t, in, &bound)) {
         find_flags(in);
@@ -97,6 +98,8 @@ static void classify(const struct trans *t, struct trans_insn *in)
             in->emit = recode;
         if (!in->emit)
             simd_classify(t, in, &bound);
+        if (!in->emit)
+            x87_classify(t, in, &bound);
     }
     if (!in->emit) {
         in->faults = true;
@@ -124,7 +127,7 @@ static bool decode(struct trans *t, const uint8_t *bytes, size_t left)
         in->flags_changed = false;
         in->emit = NULL;
         in->ends = in->faults = true;
-        in->traps = in->aligned = false;
+        in->traps = in->x87 = in->aligned = false;
         if (result == X86_DECODE_OK) {
             classify(t, in);
             at += in->xi.insn.length;
@@ -156,7 +159,7 @@ struct trans_stub *translate_slow(struct trans *t, const struct trans_insn *in, 
 {
     struct trans_stub *stub = &t->stub[t->n_stubs++];
 
-    *stub = (struct trans_stub){.kind = STUB_SLOW, .from = {from}, .rip = in->rip};
+    *stub = (struct trans_stub){.kind = STUB_SLOW, .from = {from}, .rip = in->rip, .x87 = t->x87};
     return stub;
 }
 
@@ -207,7 +210,7 @@ static void put_slow_stub(struct trans *t, struct trans_stub *stub)
         emit_rr(e, EMIT_32, 0x31, BT_T0, BT_T0);
     }
     emit_mov_imm(e, BT_T1, stub->rip);
-    emit_jmp(e, stub->untranslated ? t->bt->thunks.untranslated : t->bt->thunks.slow);
+    emit_jmp(e, (stub->untranslated ? t->bt->thunks.untranslated : t->bt->thunks.slow)[stub->x87]);
 }
 
 static void put_exit_stub(struct trans *t, const struct trans_stub *stub)
@@ -363,6 +366,7 @@ size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uin
     t->block = block;
     t->code64 = bt->mode & BT_MODE_64;
     t->n = t->n_stubs = t->n_traps = 0;
+    t->x87 = false;
     emit_init(&t->e, room, len, jit_arena_exec(&bt->arena, room));
     /* From a copy: another CPU may be writing, and what is remembered must be what was translated. */
     left = left < sizeof(bytes) ? left : sizeof(bytes);

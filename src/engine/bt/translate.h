@@ -29,6 +29,7 @@ struct trans_insn {
     bool flags_changed;     /* may change some */
     bool faults;            /* may fault or leave to C: all flags before it can be seen */
     bool traps;             /* its host instruction may raise an exception, which is the guest's: simd.c, DIV */
+    bool x87;               /* needs the x87 registers in the host's */
     bool aligned;           /* #GP(0) unless its memory operand is aligned to its size */
     uint32_t flags_wanted;  /* flags before it that may still be seen or used */
     uint32_t flags_after;   /* the same behind it */
@@ -45,6 +46,7 @@ struct trans_stub {
     struct bt_link *link;
     uint32_t link_number;
     uint64_t target;
+    bool x87;          /* a slow path that comes back with the x87 registers in the host's */
     bool live;         /* comes with the flags in EFLAGS: a slow path from a trap */
     const uint8_t *at; /* where it stands at last */
     bool untranslated; /* there is no fast path that this is the slow one of */
@@ -63,6 +65,7 @@ struct trans {
     struct emit e;
     bool code64;
     enum flags_at flags;
+    bool x87;       /* the x87 registers are the host's from here to the block's end */
     unsigned n, at; /* instructions; the current one */
     bool room;      /* false: links, stubs or memory ran out: the block ends before this instruction */
     unsigned n_stubs, n_traps;
@@ -163,6 +166,11 @@ bool recode(struct trans *t, const struct trans_insn *in);
 
 /* Sets in->emit and what goes with it where the instruction is SIMD. `bound`: as the interpreter sees it. */
 void simd_classify(const struct trans *t, struct trans_insn *in, const struct insn *bound);
+
+/* ---- x87.c ---- */
+
+/* The same where the instruction is x87 or MMX. */
+void x87_classify(const struct trans *t, struct trans_insn *in, const struct insn *bound);
 
 /* ---- pushpop.c, flow.c, system.c: classify sets in->emit, in->faults and in->ends where the instruction is one of theirs ---- */
 
