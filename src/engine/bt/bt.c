@@ -55,7 +55,7 @@ static void on_code_written(void *opaque, uint64_t page)
         holders &= (uint16_t)(holders - 1);
         if (!bt)
             continue;
-        atomic_store(&bt->pages_written, true);
+        cache_page_written(bt, page);
         if (!bt->thread_known || !pthread_equal(bt->thread, pthread_self()))
             kick(bt);
     }

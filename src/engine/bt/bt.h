@@ -230,7 +230,9 @@ void cache_rehook(struct bt *bt, struct bt_block *block);
 /* The block whose code holds the host address, or NULL. Async-signal-safe while generated code runs. */
 struct bt_block *cache_at(struct bt *bt, uintptr_t pc);
 
-/* Drops blocks whose page's code_version has moved. */
+/* From any thread: the code_version of a page, by its number, has moved. */
+void cache_page_written(struct bt *bt, uint64_t number);
+/* Drops blocks of such pages, where bytes have changed. */
 void cache_check_pages(struct bt *bt);
 
 /* Drops everything. Not while translated code is on its way to return. */

@@ -11,6 +11,7 @@
 #include "engine/bt/bt.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -24,6 +25,7 @@
 #define META_ROOM  (16 * KIB)
 #define CODE_ALIGN 64
 #define MAX_BLOCKS (1u << 20)
+#define N_WRITTEN  16
 
 /* A physical page that blocks were made from. */
 struct page {
@@ -43,6 +45,9 @@ struct bt_cache {
     struct bt_link *cross; /* not through `next`: joined links between pages */
     struct bt_block *buckets[N_BUCKETS];
     struct page *pages[N_PAGES];
+    pthread_mutex_t written_lock;
+    uint64_t written[N_WRITTEN]; /* pages by number whose versions moved since the last check */
+    unsigned n_written;          /* of these; more than N_WRITTEN: any page's may have */
 };
 
 /* ---- room ---- */
@@ -77,12 +82,14 @@ int cache_open(struct bt *bt, uint64_t size, struct err *err)
         return err_set(err, -ENOMEM, "code cache: out of memory");
     }
     cache->code_first = bt->arena.used;
+    pthread_mutex_init(&cache->written_lock, NULL);
     bt->cache = cache;
     return 0;
 }
 
 void cache_close(struct bt *bt)
 {
+    pthread_mutex_destroy(&bt->cache->written_lock);
     munmap(bt->cache->order, MAX_BLOCKS * sizeof(*bt->cache->order));
     munmap(bt->cache->meta, bt->cache->meta_size);
     free(bt->cache);
@@ -359,12 +366,42 @@ static void check_page(struct bt *bt, struct page *page)
     }
 }
 
+void cache_page_written(struct bt *bt, uint64_t number)
+{
+    struct bt_cache *cache = bt->cache;
+    unsigned i = 0;
+
+    pthread_mutex_lock(&cache->written_lock);
+    while (i < cache->n_written && i < N_WRITTEN && cache->written[i] != number)
+        i++;
+    if (i == cache->n_written) {
+        if (i < N_WRITTEN)
+            cache->written[i] = number;
+        cache->n_written++;
+    }
+    atomic_store(&bt->pages_written, true);
+    pthread_mutex_unlock(&cache->written_lock);
+}
+
 void cache_check_pages(struct bt *bt)
 {
+    struct bt_cache *cache = bt->cache;
+    uint64_t written[N_WRITTEN];
+
     if (LIKELY(!atomic_load(&bt->pages_written)))
         return;
+    pthread_mutex_lock(&cache->written_lock);
+    unsigned n = cache->n_written;
+    memcpy(written, cache->written, sizeof(written));
+    cache->n_written = 0;
     atomic_store(&bt->pages_written, false);
-    for (size_t i = 0; i < N_PAGES; i++)
-        for (struct page *page = bt->cache->pages[i]; page; page = page->next)
+    pthread_mutex_unlock(&cache->written_lock);
+    for (unsigned i = 0; n <= N_WRITTEN && i < n; i++) {
+        struct page *page = find_page(cache, written[i]);
+        if (page)
+            check_page(bt, page);
+    }
+    for (size_t i = 0; n > N_WRITTEN && i < N_PAGES; i++)
+        for (struct page *page = cache->pages[i]; page; page = page->next)
             check_page(bt, page);
 }
