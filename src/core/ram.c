@@ -86,6 +86,8 @@ static void wrote_by_device(struct ram *ram, const uint8_t *host, uint64_t len)
 {
     atomic_thread_fence(memory_order_seq_cst);
     ram_wrote(ram, host, len);
+    if (ram->written)
+        ram->written(ram->written_opaque, host, len);
 }
 
 int ram_write(struct ram *ram, uint64_t gpa, const void *buf, uint64_t len)

@@ -38,6 +38,9 @@ struct ram {
     /* Called after a page's code_version has moved, by whoever moved it; set by an engine before anything runs, or NULL. */
     void (*code_written)(void *opaque, uint64_t page);
     void *code_opaque;
+    /* Called after ram_write() or ram_zero() has stored to [host, host + len): who follows what devices do to RAM, or NULL. */
+    void (*written)(void *opaque, const uint8_t *host, uint64_t len);
+    void *written_opaque;
 };
 
 /* size: bytes, a multiple of 4 KiB, from 64 KiB to 1 TiB; low_max: where the PCI hole begins. */

@@ -80,6 +80,9 @@ struct engine_vcpu_conf {
     struct clock *clock;
     const struct x86_cpuid *cpuid;
     struct engine_stats *stats;
+    /* For RDRAND and RDSEED: a number of so many bytes, or false when there is none. NULL: the host's. */
+    bool (*random)(void *opaque, uint64_t *val, unsigned len);
+    void *random_opaque;
 };
 
 /* Where a debugger wants to look. The kinds are a set. */
@@ -115,11 +118,15 @@ struct engine_debug {
 struct engine_conf {
     struct ram *ram;
     unsigned n_vcpus;
-    uint64_t code_cache; /* bytes of translated code, all vCPUs together; 0: as the engine likes */
+    uint64_t code_cache;       /* bytes of translated code, all vCPUs together; 0: as the engine likes */
+    struct lockstep *lockstep; /* engine/lockstep/lockstep.h; for the engine of that name alone */
 };
 
 #define ENGINE_CODE_CACHE_LEAST (1 * MIB)
 #define ENGINE_CODE_CACHE_MOST  (4 * GIB)
+
+/* As a limit of run(): stop behind the next stretch of code that this engine runs without a look at what else there is to do. */
+#define ENGINE_ONE_BLOCK UINT64_MAX
 
 struct engine; /* one a VM: what its vCPUs share */
 struct engine_vcpu;
@@ -133,7 +140,11 @@ struct engine_type {
     int (*vcpu_open)(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpu,
                      struct err *err);
     void (*vcpu_close)(struct engine_vcpu *vcpu);
-    /* Runs the guest until something in enum engine_exit; `limit`: stop with DEBUG after so many instructions, 0 for no limit. */
+    /*
+     * Runs the guest until something in enum engine_exit; `limit`: stop with DEBUG after so many instructions, 0 for no limit. A stop lies
+     * directly behind an instruction that is complete: an exception that the next one raises is not yet delivered, an interrupt
+     * not yet taken.
+     */
     enum engine_exit (*run)(struct engine_vcpu *vcpu, uint64_t limit);
     /* Any thread: makes a vCPU inside run() look at its port soon. */
     void (*kick)(struct engine_vcpu *vcpu);
@@ -144,6 +155,11 @@ struct engine_type {
      * change this is called again.
      */
     void (*debug)(struct engine_vcpu *vcpu, struct engine_debug *debug);
+    /*
+     * The host's code that stands for the guest's at linear address `lin`, as it was made last: its bytes and where they run; 0 where there
+     * is none. NULL for engines without. While it is not in run(); valid until it is.
+     */
+    size_t (*host_code)(struct engine_vcpu *vcpu, uint64_t lin, const uint8_t **code);
 };
 
 /* The engine of that name, or the best that probes well for "auto"; NULL and a message that lists the names. */

@@ -236,7 +236,7 @@ static void interpret(struct bt *bt)
     struct interp *c = &bt->c;
     uint64_t before = c->n_insn;
 
-    interp_block(c, c->stop_at - c->n_insn);
+    interp_block(c, interp_left(c));
     bt->stats.interpreted += c->n_insn - before;
 }
 
@@ -265,7 +265,7 @@ static bool run_some(struct bt *bt)
         jump_select(bt);
         block = cache_find(bt, c->st.rip);
     }
-    if (!block || block->n > c->stop_at - c->n_insn) {
+    if (!block || block->n > interp_left(c)) {
         interpret(bt);
         return false;
     }
@@ -301,7 +301,7 @@ static enum engine_exit bt_run(struct engine_vcpu *vcpu, uint64_t limit)
     bt->thread_known = true;
     code_enter(c);
     c->attention |= ATTN_RECHECK;
-    c->stop_at = limit ? c->n_insn + limit : UINT64_MAX;
+    interp_limit(c, limit);
     c->cur = NULL;
     while (setjmp(c->unwind) != 0) {
         if (!interp_unwound(c))
@@ -481,6 +481,14 @@ static void bt_set(struct engine_vcpu *vcpu, const struct x86_state *st)
     interp_set_state(&vcpu->bt.c, st);
 }
 
+static size_t bt_host_code(struct engine_vcpu *vcpu, uint64_t lin, const uint8_t **code)
+{
+    const struct bt_block *block = cache_newest(&vcpu->bt, lin);
+
+    *code = block ? block->code : NULL;
+    return block ? (size_t)(block->code_end - block->code) : 0;
+}
+
 static void bt_debug(struct engine_vcpu *vcpu, struct engine_debug *debug)
 {
     interp_debug(&vcpu->bt.c, debug);
@@ -498,4 +506,5 @@ const struct engine_type bt_engine = {
     .get = bt_get,
     .set = bt_set,
     .debug = bt_debug,
+    .host_code = bt_host_code,
 };

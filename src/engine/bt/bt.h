@@ -220,6 +220,9 @@ void cache_join(struct bt *bt, struct bt_link *link, struct bt_block *to);
 /* Mappings of kernel code have changed: jumps from page to page must find their targets anew. */
 void cache_unlink_cross(struct bt *bt);
 
+/* The block made last for linear address `rip`, in whatever mode, perhaps dead by now; or NULL. */
+const struct bt_block *cache_newest(const struct bt *bt, uint64_t rip);
+
 /* A copy that lives as long as the blocks; NULL when there is no room. */
 uint8_t *cache_keep(struct bt *bt, const uint8_t *bytes, size_t len);
 

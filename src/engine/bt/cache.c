@@ -313,6 +313,16 @@ struct bt_block *cache_at(struct bt *bt, uintptr_t pc)
     return low < cache->n_order && (uintptr_t)cache->order[low]->code <= pc ? cache->order[low] : NULL;
 }
 
+const struct bt_block *cache_newest(const struct bt *bt, uint64_t rip)
+{
+    const struct bt_cache *cache = bt->cache;
+
+    for (size_t i = cache->n_order; i-- > 0;)
+        if (cache->order[i]->rip == rip)
+            return cache->order[i];
+    return NULL;
+}
+
 uint8_t *cache_keep(struct bt *bt, const uint8_t *bytes, size_t len)
 {
     uint8_t *copy = meta_alloc(bt->cache, len);

@@ -220,11 +220,19 @@ static void run_blocks(struct interp *c)
             block = NULL;
         }
         block = block ? code_follow(c, block) : code_find(c);
-        uint64_t left = c->stop_at - c->n_insn;
+        uint64_t left = interp_left(c);
         run_block(c, block, LIKELY(block->n <= left) ? block->n : left);
         if (!block->chains)
             block = NULL;
     }
+}
+
+void interp_limit(struct interp *c, uint64_t limit)
+{
+    c->one_block = limit == ENGINE_ONE_BLOCK;
+    if (c->one_block)
+        limit = 1;
+    c->stop_at = limit ? c->n_insn + limit : UINT64_MAX;
 }
 
 bool interp_unwound(struct interp *c)
@@ -236,6 +244,7 @@ bool interp_unwound(struct interp *c)
         c->cur = NULL;
         c->debugger.met = NULL; /* what the instruction had read it will read again */
     }
+    interp_not_here(c);
     c->debugger.moved = true;
     c->attention |= ATTN_RECHECK;
     if (fault_deliver(c))
@@ -250,7 +259,7 @@ static enum engine_exit interp_run(struct engine_vcpu *vcpu, uint64_t limit)
 
     code_enter(c);
     c->attention |= ATTN_RECHECK;
-    c->stop_at = limit ? c->n_insn + limit : UINT64_MAX;
+    interp_limit(c, limit);
     c->cur = NULL;
     while (setjmp(c->unwind) != 0) {
         if (!interp_unwound(c))

@@ -102,6 +102,7 @@ struct interp {
     enum mmu_index mmu; /* from CPL, CR4.SMAP and EFLAGS.AC; mmu_mode_changed() keeps it */
     uint8_t code_size;  /* 2, 4 or 8: from CS and EFER */
     uint64_t stop_at;   /* instruction count for the caller's limit */
+    bool one_block;     /* the limit is ENGINE_ONE_BLOCK: stop_at is behind one instruction, and blocks run whole */
     uint64_t n_insn;
     uint64_t paused_at; /* n_insn at the last PAUSE */
     uint32_t n_pauses;  /* in a row */
@@ -180,6 +181,13 @@ static inline uint64_t interp_next_rip(const struct interp *c, const struct insn
 static inline uint64_t interp_linear_rip(const struct interp *c)
 {
     return c->code_size == 8 ? c->st.rip : (uint32_t)(c->st.seg[X86_CS].base + c->st.rip);
+}
+
+/* The instruction that comes next has begun: run() with ENGINE_ONE_BLOCK does not stop before it is complete. */
+static inline void interp_not_here(struct interp *c)
+{
+    if (UNLIKELY(c->one_block))
+        c->stop_at = c->n_insn + 1;
 }
 
 /* ---- registers by offset ---- */

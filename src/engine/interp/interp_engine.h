@@ -29,6 +29,15 @@ void interp_get_state(const struct interp *c, struct x86_state *st);
 void interp_set_state(struct interp *c, const struct x86_state *st);
 void interp_debug(struct interp *c, struct engine_debug *debug); /* engine_type.debug; interp_attend() then stops */
 
+/* run()'s limit, from here. */
+void interp_limit(struct interp *c, uint64_t limit);
+
+/* Instructions that may run before the next look at the limit, which is not reached. */
+static inline uint64_t interp_left(const struct interp *c)
+{
+    return UNLIKELY(c->one_block) ? UINT64_MAX : c->stop_at - c->n_insn;
+}
+
 /* Between instructions, when something may be due: answers it. true: leave run() with c->exit. */
 bool interp_attend(struct interp *c);
 

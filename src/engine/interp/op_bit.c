@@ -187,7 +187,8 @@ static interp_fn bind_crc32(const struct x86_insn *xi, struct insn *in, const st
 static void random_number(struct interp *c, const struct insn *in)
 {
     uint64_t v = 0;
-    bool ok = getrandom(&v, in->size, GRND_NONBLOCK) == in->size;
+    bool ok = c->conf.random ? c->conf.random(c->conf.random_opaque, &v, in->size)
+                             : getrandom(&v, in->size, GRND_NONBLOCK) == in->size;
 
     if (!ok)
         v = 0;

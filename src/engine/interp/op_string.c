@@ -196,6 +196,7 @@ OP_INLINE void repeat(struct interp *c, const struct insn *in, enum string_kind 
     if (count) { /* not complete: once more, after a look at the pins */
         c->st.rip = interp_rip(c, in);
         c->n_insn--;
+        interp_not_here(c);
         fault_step_repeats(c);
     }
 }
