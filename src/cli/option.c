@@ -9,7 +9,8 @@
 #include "gdb/gdb_stub.h"
 #include "machine/machine.h"
 
-#define MAX_SECONDS 1000000000
+#define MAX_SECONDS           1000000000
+#define LOCKSTEP_MEMORY_EVERY 50000000 /* a tenth of a second of comparing in ten of running */
 
 static const char engine_list[] = "auto"
 #define ENGINE(name, kind) "|" #name
@@ -120,17 +121,69 @@ static int parse_seconds(const struct option_spec *spec, const char *text, int64
     return 0;
 }
 
-static int parse_engine(const struct option_spec *spec, const char *text, struct err *err)
+static bool is_engine(const char *name, size_t n)
 {
     const char *list = engine_list;
 
     while (*list) {
         size_t len = strcspn(list, "|");
-        if (strlen(text) == len && memcmp(text, list, len) == 0)
-            return 0;
+        if (n == len && memcmp(name, list, len) == 0)
+            return true;
         list += len + (list[len] == '|');
     }
+    return false;
+}
+
+static int parse_engine(const struct option_spec *spec, const char *text, struct err *err)
+{
+    if (is_engine(text, strlen(text)))
+        return 0;
     return err_set(err, -EINVAL, "--%s '%.100s': accepted is %s", spec->name, text, engine_list);
+}
+
+/* One of the words behind the engine's name; false: none of them, or not with that value. */
+static bool parse_lockstep_word(const struct option_spec *spec, const char *word, struct option_lockstep *lockstep)
+{
+    uint64_t n = 0;
+
+    const char *value = strchr(word, '=');
+    if (!value)
+        return false;
+    size_t len = (size_t)(value++ - word);
+    if (len == 4 && memcmp(word, "from", len) == 0)
+        return parse_seconds(spec, value, &lockstep->from_ns, NULL) == 0;
+    if (!take_number(&value, &n) || *value || n < 1)
+        return false;
+    if (len == 6 && memcmp(word, "memory", len) == 0)
+        lockstep->memory_every = n;
+    else if (len == 5 && memcmp(word, "every", len) == 0 && n <= UINT32_MAX)
+        lockstep->every = (unsigned)n;
+    else
+        return false;
+    return true;
+}
+
+static int parse_lockstep(const struct option_spec *spec, const char *text, struct option_lockstep *lockstep,
+                          struct err *err)
+{
+    size_t len = strcspn(text, ",");
+    char words[128];
+    char *next = words, *word;
+
+    *lockstep = (struct option_lockstep){.every = 1, .memory_every = LOCKSTEP_MEMORY_EVERY};
+    bool ok = len < sizeof(lockstep->follower) && is_engine(text, len) && strlen(text) < sizeof(words);
+    if (ok) {
+        memcpy(lockstep->follower, text, len);
+        snprintf(words, sizeof(words), "%s", text + len + (text[len] == ','));
+    }
+    while (ok && (word = strsep(&next, ",")))
+        ok = (!*word && !text[len]) || parse_lockstep_word(spec, word, lockstep);
+    if (!ok)
+        return err_set(err, -EINVAL,
+                       "--%s '%.100s': accepted is %s, and behind it any of ,every=BLOCKS ,memory=INSTRUCTIONS "
+                       ",from=SECONDS",
+                       spec->name, text, engine_list);
+    return 0;
 }
 
 static int parse_value(const struct option_spec *spec, const char *text, void *values, struct err *err)
@@ -147,6 +200,8 @@ static int parse_value(const struct option_spec *spec, const char *text, void *v
         return parse_count(spec, text, at, err);
     case OPTION_SECONDS:
         return parse_seconds(spec, text, at, err);
+    case OPTION_LOCKSTEP:
+        return parse_lockstep(spec, text, at, err);
     case OPTION_FLAG:
         *(bool *)at = true;
         return 0;

@@ -21,7 +21,8 @@ enum option_kind {
     OPTION_COUNT,     /* of vCPUs */
     OPTION_SECONDS,   /* given in seconds, kept in nanoseconds */
     OPTION_FLAG,      /* takes no value */
-    OPTION_GDB,       /* as gdb_stub_check() takes it */
+    OPTION_LOCKSTEP,
+    OPTION_GDB, /* as gdb_stub_check() takes it */
 };
 
 #define OPTION_TYPE_TEXT      const char *
@@ -35,6 +36,15 @@ enum option_kind {
 #define OPTION_TYPE_SECONDS   int64_t
 #define OPTION_TYPE_FLAG      bool
 #define OPTION_TYPE_GDB       const char *
+#define OPTION_TYPE_LOCKSTEP  struct option_lockstep
+
+/* ENGINE[,every=BLOCKS][,memory=INSTRUCTIONS][,from=SECONDS], see engine/lockstep/lockstep.h */
+struct option_lockstep {
+    char follower[32]; /* or "" */
+    unsigned every;
+    uint64_t memory_every;
+    int64_t from_ns;
+};
 
 struct option_spec {
     const char *name; /* without the dashes */

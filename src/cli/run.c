@@ -5,6 +5,7 @@
  * blocked before any other thread starts.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include "cli/run_options.h"
 #include "cli/stats.h"
 #include "console/console.h"
+#include "engine/lockstep/lockstep.h"
 #include "gdb/gdb_stub.h"
 #include "machine/machine.h"
 
@@ -28,6 +30,7 @@ static const int ending_signals[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
 struct run {
     struct machine *machine;
     struct gdb_stub *gdb; /* or NULL */
+    struct lockstep lockstep;
     struct console_hooks hooks;
     sigset_t blocked;
     struct loop_fd signals;
@@ -226,9 +229,45 @@ static void die_of(int signo)
     pthread_sigmask(SIG_UNBLOCK, &one, NULL);
 }
 
+/* The machine's engine becomes the leader of two. */
+static int configure_lockstep(struct run *run, const struct run_options *o, struct machine_conf *conf, struct err *err)
+{
+    run->lockstep = (struct lockstep){
+        .leader = conf->engine,
+        .follower = engine_find(o->lockstep.follower, err),
+        .every = o->lockstep.every,
+        .memory_every = o->lockstep.memory_every,
+        .from_ns = o->lockstep.from_ns,
+    };
+    if (!run->lockstep.follower)
+        return -EAGAIN;
+    if (conf->n_cpus != 1)
+        return err_set(err, -EINVAL, "--lockstep with --cpus %u: accepted is one CPU", conf->n_cpus);
+    if (o->gdb)
+        return err_set(err, -EINVAL, "--lockstep with --gdb '%.100s': accepted is one of them", o->gdb);
+    conf->engine = &lockstep_engine;
+    conf->lockstep = &run->lockstep;
+    return 0;
+}
+
+/* What came of it, when the machine is closed. */
+static void report_lockstep(const struct lockstep *lockstep, struct outcome *o)
+{
+    if (*lockstep->report) {
+        fprintf(stderr, "%s", lockstep->report);
+        log_error("lockstep: the engines differ");
+        o->status = STATUS_FAILED;
+    } else {
+        fprintf(stderr,
+                "lockstep: %" PRIu64 " instructions in %" PRIu64 " blocks, %" PRIu64 " events, RAM compared %" PRIu64
+                " times: no difference\n",
+                lockstep->instructions, lockstep->blocks, lockstep->events, lockstep->memory_compares);
+    }
+}
+
 /* The options as the machine takes them. `guest` and `append` hold what the result points to. */
-static int configure(const struct run_options *o, struct machine_conf *conf, struct default_guest *guest, char **append,
-                     struct err *err)
+static int configure(struct run *run, const struct run_options *o, struct machine_conf *conf,
+                     struct default_guest *guest, char **append, struct err *err)
 {
     *conf = (struct machine_conf){
         .engine = engine_find(o->engine, err),
@@ -244,6 +283,11 @@ static int configure(const struct run_options *o, struct machine_conf *conf, str
     };
     if (!conf->engine)
         return -EAGAIN; /* its name is right: the host cannot run it */
+    if (*o->lockstep.follower) {
+        int r = configure_lockstep(run, o, conf, err);
+        if (r < 0)
+            return r;
+    }
     if (o->kernel)
         return 0;
     int r = default_guest_find(guest, err);
@@ -266,7 +310,7 @@ static int run_options(struct run *run, const struct run_options *options, struc
     struct machine_conf conf;
     struct outfile stats = {.fd = -1};
     char *append = NULL;
-    int r = configure(options, &conf, &guest, &append, err);
+    int r = configure(run, options, &conf, &guest, &append, err);
 
     if (r < 0)
         goto free_append;
@@ -283,6 +327,8 @@ static int run_options(struct run *run, const struct run_options *options, struc
     r = run_machine(run, options->stats != NULL, o, err);
     if (r < 0)
         goto close_stats;
+    if (conf.lockstep)
+        report_lockstep(&run->lockstep, o);
     if (*o->line)
         log_error("%s", o->line);
     if (*o->registers)

@@ -85,6 +85,7 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         goto free_machine;
     const struct vm_conf vm_conf = {
         .engine = conf->engine,
+        .lockstep = conf->lockstep,
         .ram_size = conf->ram_size,
         .ram_low_max = MEMMAP_LOW_MAX,
         .n_vcpus = conf->n_cpus,

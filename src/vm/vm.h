@@ -31,7 +31,8 @@ enum vm_end {
 
 struct vm_conf {
     const struct engine_type *engine;
-    uint64_t ram_size; /* bytes */
+    struct lockstep *lockstep; /* see struct engine_conf */
+    uint64_t ram_size;         /* bytes */
     uint64_t ram_low_max;
     unsigned n_vcpus;
     uint64_t code_cache; /* bytes of translated code; 0: the engine's own idea */

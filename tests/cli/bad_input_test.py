@@ -38,6 +38,11 @@ WRONG = [
     *((["run", "--gdb", spec], ["--gdb", f"'{spec}'", "tcp:HOST:PORT|unix:PATH"]) for spec in (
         "", "1234", "tcp:", "tcp:1234", "tcp::1234", "tcp:host:", "tcp:host:65536", "tcp:host:1x", "tcp:host:-1", "unix:", "unix:,nowait",
         "udp:host:1", "tcp:host:1,wait")),
+    *((["run", "--lockstep", spec], ["--lockstep", f"'{spec}'", "interp", "every=BLOCKS", "memory=INSTRUCTIONS", "from=SECONDS"])
+      for spec in ("", "warp", "interp,", "interp,,every=1", "interp,every", "interp,every=", "interp,every=0", "interp,every=4294967296",
+                   "interp,memory=-1", "interp,from=x", "interp,until=1", "interp every=1")),
+    (["run", "--lockstep", "interp", "--cpus", "2"], ["--lockstep", "--cpus 2", "one CPU"]),
+    (["run", "--lockstep", "interp", "--gdb", "tcp:localhost:1"], ["--lockstep", "--gdb", "tcp:localhost:1"]),
     (["run", "--memory", "8M", "--cpus", "x"], ["--cpus", "'x'"]),
 ]
 SIZES = ["", "0", "-1", "1Q", "512", "M", "1.5G", "1 G", "1GG", "1GiB", "0x1000000", "4095", "1048577", "1023K", "513G",
