@@ -128,6 +128,8 @@ static struct gdb_stop stop_of(const struct gdb_session *s, unsigned vcpu)
     const struct engine_breakpoint *hit = s->vm->vcpus[vcpu]->debug.hit;
     struct gdb_stop stop = {.vcpu = vcpu, .signal = GDB_SIGTRAP, .type = GDB_TYPE_NONE};
 
+    if (s->vm->vcpus[vcpu]->shut_down)
+        stop.signal = GDB_SIGSEGV; /* as for a program whose own handlers could not help it */
     if (hit) {
         stop.type = (enum gdb_type)s->types[hit - s->breakpoints];
         stop.addr = hit->addr;
@@ -236,7 +238,7 @@ void gdb_session_attach(struct gdb_session *s)
 {
     pause_vm(s);
     forget(s);
-    s->attached = true;
+    s->attached = s->vm->debugger.attached = true;
     s->over = s->no_ack = s->tells_breakpoints = false;
     s->selected = 0;
     s->stepped = VM_MAX_VCPUS;
@@ -249,8 +251,8 @@ void gdb_session_detach(struct gdb_session *s)
 {
     if (!s->attached)
         return;
-    s->attached = false;
     pause_vm(s);
+    s->attached = s->vm->debugger.attached = false;
     forget(s);
     resume_vm(s);
 }

@@ -28,7 +28,7 @@ enum gdb_type {
 };
 
 /* Signals by gdb's numbers. */
-enum { GDB_SIGINT = 2, GDB_SIGTRAP = 5 };
+enum { GDB_SIGINT = 2, GDB_SIGTRAP = 5, GDB_SIGSEGV = 11 };
 
 /* Why a vCPU stands. */
 struct gdb_stop {

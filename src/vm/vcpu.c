@@ -102,6 +102,7 @@ static void take_activity(struct vcpu *vcpu, const struct x86_state *st, enum x8
 void vcpu_set_state(struct vcpu *vcpu, const struct x86_state *st)
 {
     vcpu->vm->conf.engine->set(vcpu->engine_vcpu, st);
+    vcpu->shut_down = false;
     take_activity(vcpu, st, st->activity);
 }
 
@@ -191,6 +192,8 @@ static void run(struct vcpu *vcpu)
     enum engine_exit exit = engine->run(vcpu->engine_vcpu, 0);
     vcpu->run_ns += loop_now() - start;
 
+    bool again = vcpu->shut_down;
+    vcpu->shut_down = false;
     switch (exit) {
     case ENGINE_HALT:
         enter_halt(vcpu);
@@ -204,7 +207,13 @@ static void run(struct vcpu *vcpu)
         vm_reset(vcpu->vm);
         break;
     case ENGINE_SHUTDOWN:
-        vm_crash(vcpu->vm, vcpu);
+        if (!vcpu->vm->debugger.attached || again) {
+            vm_crash(vcpu->vm, vcpu);
+            break;
+        }
+        vcpu->shut_down = true;
+        vcpu->debug.hit = NULL;
+        stop_for_debugger(vcpu);
         break;
     case ENGINE_FAIL:
         vm_end(vcpu->vm, VM_END_FAIL, 0);

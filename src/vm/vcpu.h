@@ -36,8 +36,9 @@ struct vcpu {
     enum x86_activity activity; /* the vCPU's thread, or the loop's while paused */
     struct engine_debug debug;  /* as are these: what a debugger has asked for, see vcpu_debug() */
     bool debug_stopped;         /* the engine has stopped for it; debug.hit tells why */
-    bool frozen;                /* the debugger wants it to stand while others run; set while all are paused */
-    uint32_t wake_pins;         /* while halted: the pins that end it */
+    bool shut_down;     /* by a triple fault, and the debugger is to see it; if it happens again at once, the VM ends */
+    bool frozen;        /* the debugger wants it to stand while others run; set while all are paused */
+    uint32_t wake_pins; /* while halted: the pins that end it */
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;

@@ -45,6 +45,8 @@ struct vm_conf {
 struct vm_debugger {
     void (*stopped)(void *opaque);
     void *opaque;
+    bool
+        attached; /* it is there, and wants to see a vCPU that shuts down before the VM ends of it; set while all are paused */
 };
 
 struct vm {

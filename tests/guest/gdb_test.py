@@ -165,7 +165,7 @@ class Small(Debug):
 
     def test_ends(self):
         """gdb hears how a VM ends; what the guest traps itself is the guest's."""
-        for name, args, status in (("debug", ["--debug-exit"], 43), ("crash", [], 3), ("reset", ["--no-reboot"], 3)):
+        for name, args, status in (("debug", ["--debug-exit"], 43), ("reset", ["--no-reboot"], 3)):
             with self.subTest(name):
                 self.start(harness.CODE[name], *args)
                 text = self.gdb(f"break *{at(0)}", "continue", 'printf "code=%d\\n", $_exitcode')
@@ -173,6 +173,16 @@ class Small(Debug):
                 self.vireo.communicate(timeout=harness.PATIENCE)
                 self.assertEqual(self.vireo.returncode, status)
                 self.assertFalse(self.socket.exists())
+
+    def test_triple_fault(self):
+        """gdb sees the CPU as it was, and the VM ends when it goes on like that; or it does not, if gdb sends it elsewhere."""
+        self.start(harness.CODE["crash"])
+        text = self.gdb("continue", show("at"), "set $pc = $pc + 1", "stepi", show("past"), f"set $pc = {at(7)}", "continue",
+                        show("again"), "set $pc = $pc", "set $rax = 1", "continue", "continue", 'printf "code=%d\\n", $_exitcode')
+        self.assertEqual(self.shown(text), [("at", at(7)), ("past", at(9)), ("again", at(7)), ("code", "3")], text)
+        self.assertEqual(text.count("SIGSEGV"), 3, text)
+        self.vireo.communicate(timeout=harness.PATIENCE)
+        self.assertEqual(self.vireo.returncode, 3)
 
     def test_kill(self):
         """A debugger may end the VM."""
