@@ -54,7 +54,7 @@ class Debug(harness.Case):
             path.write_bytes(harness.elf(kernel))
             kernel = path
         self.vireo = subprocess.Popen([harness.VIREO, "run", "--engine", ENGINE, "--kernel", kernel, "--gdb",
-                                       f"unix:{self.socket}{option}", "--timeout", str(harness.PATIENCE), *map(str, args)],
+                                       f"unix:{self.socket}{option}", "--timeout", str(10 * harness.PATIENCE), *map(str, args)],
                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.addCleanup(self.end)
         self.assertEqual(self.vireo.stderr.readline().decode(), f"vireo: for gdb: target remote {self.socket}\n")
@@ -275,7 +275,8 @@ class Kernel(Debug):
             # Text is read-only by now.
             "tbreak do_exit", "continue", "info symbol $pc", "thread 1", show("gs", "$gs_base < 0"), "delete",
             # The first program.
-            "tbreak begin_new_exec", "continue", "info symbol $pc", "stepi 20", show("kernel", "(long)$pc < 0"))
+            "tbreak begin_new_exec", "continue", "info symbol $pc", "stepi 20", show("kernel", "(long)$pc < 0"),
+            timeout=3 * harness.PATIENCE)
         values = self.shown(text)
         self.assertEqual(values, [("paging", "0"), ("start", "0x1"), ("lma", "0x1"), ("cr3", "0x1"), ("gs", "0x1"),
                                   ("kernel", "0x1")], text)
@@ -289,6 +290,31 @@ class Kernel(Debug):
         self.assertEqual(int(new), int(old) + 1)
         self.assertEqual(len(re.findall(r"^do_exit in section", text, re.M)), 1, text)
         self.assertEqual(len(re.findall(r"^begin_new_exec in section", text, re.M)), 1, text)
+
+
+class Source(Debug):
+    """Debian's kernel with the types and lines of its package of symbols, which is large."""
+
+    @classmethod
+    def setUpClass(cls):
+        subprocess.run([harness.ROOT / "tools/guest-prepare"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([harness.ROOT / "tools/guest-debuginfo"], check=True, stdout=subprocess.DEVNULL)
+
+    def test_source(self):
+        """Lines, arguments and backtraces, by way of breakpoints that gdb sets for itself."""
+        self.start(harness.GUEST / "vmlinux", "--initrd", harness.GUEST / "initrd.img", "--cpus", 2, "--append",
+                   "console=ttyS0 nokaslr", "--console", "none")
+        text = self.gdb(f"file {harness.ROOT}/guest-debug/vmlinux", "break start_kernel", "continue", "next", "next",
+                        "p init_task.comm", "break begin_new_exec", "continue", "bt", "p bprm->file->f_path.dentry->d_name.name",
+                        "finish", "delete", "watch jiffies_64", "continue", timeout=5 * harness.PATIENCE)
+        self.assertRegex(text, r"hit Breakpoint 1, start_kernel \(\) at init/main.c:\d+")
+        self.assertRegex(text, r'= "swapper')
+        self.assertRegex(text, r"#0  begin_new_exec \(bprm=.*\) at fs/exec.c:\d+\n#1 .* in load_elf_binary ")
+        self.assertRegex(text, r"#\d .* in kernel_init .*\n#\d .* in ret_from_fork ")
+        self.assertRegex(text, r'= .* 0x\w+ "busybox"')
+        self.assertRegex(text, r"Value returned is \$\d+ = 0\n")
+        old, new = re.findall(r"Old value = (\d+)\nNew value = (\d+)\n", text)[0]
+        self.assertGreater(int(new), int(old))
 
 
 if __name__ == "__main__":
