@@ -189,6 +189,7 @@ static const uint8_t *answer(struct bt *bt)
     uint64_t flushes = bt->stats.flushes;
     struct bt_block *block;
 
+    jump_select(bt); /* generated code may have entered a mode that has no table yet */
     switch ((enum bt_leave)bt->leave) {
     case BT_LEAVE_UNTRANSLATED:
         return slow(bt, ENGINE_UNTRANSLATED, false);

@@ -15,6 +15,8 @@
  *   trap.c       exceptions of the host's CPU in generated code
  *   pushpop.c      PUSH, POP and their kin
  *   system.c     what a kernel does all the time: flags and their images on the stack, segment bases, control registers
+ *   entry.c      SYSCALL, SYSRET, IRET and others that change the mode; string moves, RDTSC
+ *   light.c      light calls: C for the usual case of those; tsc.c: one that needs more of C
  *   flow.c       jumps, calls, returns, and the ends of blocks
  *
  * The guest's instruction set is the host's, so the guest's registers are the host's: each general register lives in the one of its own
@@ -39,6 +41,23 @@
 #define BT_T0 EMIT_R10
 #define BT_T1 EMIT_R11
 
+/*
+ * What a translation depends on: the code size, segments (flat or not), privilege, who accesses memory, the direction flag, which
+ * register files may be used. As bits, so that it is part of a block's key.
+ */
+#define BT_MODE_64        (1u << 0) /* else 32-bit protected or compatibility mode */
+#define BT_MODE_MMU       (3u << 1) /* enum mmu_index */
+#define BT_MODE_MMU_SHIFT 1
+#define BT_MODE_CPL_SHIFT 3
+#define BT_MODE_CPL       (3u << BT_MODE_CPL_SHIFT)
+#define BT_MODE_DF        (1u << 5)
+#define BT_MODE_X87       (1u << 6) /* CR0.EM and TS clear */
+#define BT_MODE_SSE       (1u << 7)
+#define BT_MODE_AVX       (1u << 8)
+#define BT_MODE_COUNTED   (1u << 9) /* each block leaves to C, which counts instructions: runs with a limit */
+#define BT_N_MODES        (1u << 10)
+#define BT_MODE_NONE      UINT32_MAX /* such code is interpreted */
+
 /* Why generated code came back to C. */
 enum bt_leave {
     BT_LEAVE_NONE,
@@ -57,6 +76,8 @@ struct bt_thunks {
     void (*enter)(void);                      /* from C: runs guest code at bt->target until it leaves */
     const uint8_t *untranslated[2], *slow[2]; /* [1]: the x87 registers are wanted in the host's afterwards */
     const uint8_t *miss, *link, *poll, *trap;
+    /* Light calls (light.h): with the ways out of them in arg0 and arg1. */
+    const uint8_t *light_syscall, *light_sysret, *light_iret, *light_string, *light_tsc;
     const uint8_t *end; /* behind the last one */
 };
 
@@ -76,6 +97,7 @@ struct bt {
 
     /* For generated code. */
     uint64_t jump_base8;                 /* current jump cache's address / 8; its low 16 bits are 0 */
+    uint64_t jump_bases[BT_N_MODES];     /* the same for each mode, in the current address space; 0: it has none yet */
     uint64_t indirect_rip, indirect_rsp; /* of the last indirect jump or return as it began, for those to nowhere */
     uint64_t call_target;                /* of the indirect call at hand */
     uint64_t scratch;                    /* within one instruction */
@@ -83,7 +105,9 @@ struct bt {
     uint16_t flags;                      /* AH, AL as after LAHF and SETO AL */
     uint32_t leave;                      /* enum bt_leave */
     uint64_t arg0, arg1;
-    const uint8_t *target; /* where `enter` goes on */
+    const uint8_t *target;     /* where `enter` goes on */
+    uint64_t light_arg;        /* of a light call */
+    const uint8_t *light_next; /* where it leads */
     uint64_t host_rsp;
     uint32_t host_mxcsr;
     uint32_t new_mxcsr; /* being looked at by LDMXCSR */
@@ -135,22 +159,6 @@ int thunk_open(struct bt *bt) MUST_CHECK;
 void thunk_run(struct bt *bt, const uint8_t *code);
 
 /* ---- mode.c ---- */
-
-/*
- * What a translation depends on: the code size, segments (flat or not), privilege, who accesses memory, the direction flag, which
- * register files may be used. As bits, so that it is part of a block's key.
- */
-#define BT_MODE_64        (1u << 0) /* else 32-bit protected or compatibility mode */
-#define BT_MODE_MMU       (3u << 1) /* enum mmu_index */
-#define BT_MODE_MMU_SHIFT 1
-#define BT_MODE_CPL_SHIFT 3
-#define BT_MODE_CPL       (3u << BT_MODE_CPL_SHIFT)
-#define BT_MODE_DF        (1u << 5)
-#define BT_MODE_X87       (1u << 6) /* CR0.EM and TS clear */
-#define BT_MODE_SSE       (1u << 7)
-#define BT_MODE_AVX       (1u << 8)
-#define BT_MODE_COUNTED   (1u << 9)  /* each block leaves to C, which counts instructions: runs with a limit */
-#define BT_MODE_NONE      UINT32_MAX /* such code is interpreted */
 
 /* The mode of the state in bt->c. */
 uint32_t mode_now(const struct bt *bt);
@@ -277,6 +285,9 @@ void jump_close(struct bt *bt);
 
 /* Makes the jump cache of bt->mode the current one. */
 void jump_select(struct bt *bt);
+
+/* Sees to it that bt->jump_bases[mode] stays an address. false: there are too many modes. */
+bool jump_reserve(struct bt *bt, uint32_t mode);
 
 /* Remembers a block of the current mode. */
 void jump_enter(struct bt *bt, const struct bt_block *block);

@@ -41,6 +41,7 @@ struct bt_jump {
     struct table table[N_TABLES];
     unsigned n_tables, next_table;
     struct table *now;
+    struct table empty; /* slots alone; NULL until a mode has lost its table */
 };
 
 int jump_open(struct bt *bt, struct err *err)
@@ -49,7 +50,7 @@ int jump_open(struct bt *bt, struct err *err)
 
     if (!jump)
         return err_set(err, -ENOMEM, "jump cache: out of memory");
-    jump->memory = mmap(NULL, (N_TABLES + 1) * TABLE_BYTES, PROT_READ | PROT_WRITE,
+    jump->memory = mmap(NULL, (N_TABLES + 2) * TABLE_BYTES, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (jump->memory == MAP_FAILED) {
         free(jump);
@@ -61,7 +62,7 @@ int jump_open(struct bt *bt, struct err *err)
 
 void jump_close(struct bt *bt)
 {
-    munmap(bt->jump->memory, (N_TABLES + 1) * TABLE_BYTES);
+    munmap(bt->jump->memory, (N_TABLES + 2) * TABLE_BYTES);
     free(bt->jump);
 }
 
@@ -104,23 +105,9 @@ static void clear_local(const struct bt *bt, struct table *t)
     t->n_local = 0;
 }
 
-static struct table *add_table(struct bt *bt)
+static const uint8_t **slots_at(const struct bt_jump *jump, unsigned n)
 {
-    struct bt_jump *jump = bt->jump;
-    struct table *t;
-
-    if (jump->n_tables == N_TABLES) {
-        t = &jump->table[jump->next_table];
-        jump->next_table = (jump->next_table + 1) % N_TABLES;
-        clear_table(bt, t);
-        return t;
-    }
-    t = &jump->table[jump->n_tables];
-    uintptr_t first = align_up((uintptr_t)jump->memory, TABLE_BYTES);
-    t->slots = (const uint8_t **)(first + jump->n_tables * TABLE_BYTES);
-    clear_slots(bt, t, 0, SLOTS);
-    jump->n_tables++;
-    return t;
+    return (const uint8_t **)(align_up((uintptr_t)jump->memory, TABLE_BYTES) + n * TABLE_BYTES);
 }
 
 static bool is_user(uint32_t mode)
@@ -128,24 +115,78 @@ static bool is_user(uint32_t mode)
     return (mode & BT_MODE_CPL) == BT_MODE_CPL;
 }
 
+static unsigned space_of(const struct bt *bt, uint32_t mode)
+{
+    return is_user(mode) ? bt->c.space : 0;
+}
+
+static uint64_t base8(const struct table *t)
+{
+    return (uintptr_t)t->slots / 8;
+}
+
+/* Takes a mode's table away. Kernel code that goes on in that mode finds one where everything is a miss. */
+static void evict(struct bt *bt, struct table *t)
+{
+    struct bt_jump *jump = bt->jump;
+
+    if (!jump->empty.slots) {
+        jump->empty.slots = slots_at(jump, N_TABLES);
+        clear_slots(bt, &jump->empty, 0, SLOTS);
+    }
+    clear_table(bt, t);
+    if (!is_user(t->mode))
+        bt->jump_bases[t->mode] = base8(&jump->empty);
+    else if (t->space == bt->c.space)
+        bt->jump_bases[t->mode] = 0;
+}
+
+static struct table *add_table(struct bt *bt, uint32_t mode, unsigned space)
+{
+    struct bt_jump *jump = bt->jump;
+    struct table *t;
+
+    if (jump->n_tables == N_TABLES) {
+        t = &jump->table[jump->next_table];
+        jump->next_table = (jump->next_table + 1) % N_TABLES;
+        evict(bt, t);
+    } else {
+        t = &jump->table[jump->n_tables];
+        t->slots = slots_at(jump, jump->n_tables);
+        clear_slots(bt, t, 0, SLOTS);
+        jump->n_tables++;
+    }
+    t->mode = mode;
+    t->space = space;
+    bt->jump_bases[mode] = base8(t);
+    return t;
+}
+
+bool jump_reserve(struct bt *bt, uint32_t mode)
+{
+    if (bt->jump_bases[mode])
+        return true;
+    if (bt->jump->n_tables == N_TABLES)
+        return false;
+    add_table(bt, mode, space_of(bt, mode));
+    return true;
+}
+
 void jump_select(struct bt *bt)
 {
     struct bt_jump *jump = bt->jump;
-    unsigned space = is_user(bt->mode) ? bt->c.space : 0;
+    unsigned space = space_of(bt, bt->mode);
     struct table *t = NULL;
 
     if (jump->now && jump->now->mode == bt->mode && jump->now->space == space)
-        return;
+        t = jump->now;
     for (unsigned i = 0; i < jump->n_tables && !t; i++)
         if (jump->table[i].mode == bt->mode && jump->table[i].space == space)
             t = &jump->table[i];
-    if (!t) {
-        t = add_table(bt);
-        t->mode = bt->mode;
-        t->space = space;
-    }
+    if (!t)
+        t = add_table(bt, bt->mode, space);
     jump->now = t;
-    bt->jump_base8 = (uintptr_t)t->slots / 8;
+    bt->jump_base8 = base8(t);
 }
 
 static void note_page(struct table *t, uint64_t lin)
@@ -197,9 +238,18 @@ void jump_flush_space(struct bt *bt, unsigned space)
 
 void jump_switch_space(struct bt *bt)
 {
-    for (unsigned i = 0; i < bt->jump->n_tables; i++)
-        if (!is_user(bt->jump->table[i].mode))
-            clear_local(bt, &bt->jump->table[i]);
+    struct bt_jump *jump = bt->jump;
+
+    for (unsigned i = 0; i < jump->n_tables; i++) {
+        struct table *t = &jump->table[i];
+        if (is_user(t->mode))
+            bt->jump_bases[t->mode] = 0;
+        else
+            clear_local(bt, t);
+    }
+    for (unsigned i = 0; i < jump->n_tables; i++)
+        if (is_user(jump->table[i].mode) && jump->table[i].space == bt->c.space)
+            bt->jump_bases[jump->table[i].mode] = base8(&jump->table[i]);
 }
 
 void jump_flush_page(struct bt *bt, uint64_t lin, bool maybe_large)

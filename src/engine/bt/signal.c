@@ -27,6 +27,15 @@ static _Thread_local struct {
     void *stack;
 } running;
 
+static bool unhook_at(struct bt *bt, uintptr_t pc)
+{
+    struct bt_block *block = cache_at(bt, pc);
+
+    if (block)
+        cache_unhook(bt, block);
+    return block != NULL;
+}
+
 static void on_kick(int sig, siginfo_t *info, void *context)
 {
     const ucontext_t *uc = context;
@@ -34,11 +43,11 @@ static void on_kick(int sig, siginfo_t *info, void *context)
 
     if (!bt || !atomic_load(&bt->in_guest))
         return;
-    struct bt_block *block = cache_at(bt, (uintptr_t)uc->uc_mcontext.gregs[REG_RIP]);
-    if (!block)
-        block = cache_at(bt, (uintptr_t)bt->target);
-    if (block)
-        cache_unhook(bt, block);
+    if (unhook_at(bt, (uintptr_t)uc->uc_mcontext.gregs[REG_RIP]))
+        return;
+    /* About to enter, or in a light call that may come back. */
+    unhook_at(bt, (uintptr_t)bt->target);
+    unhook_at(bt, (uintptr_t)bt->arg0);
 }
 
 struct bt *signal_running(void)

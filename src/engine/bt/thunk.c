@@ -5,7 +5,7 @@
  * the reason, then the guest's registers, and returns from the entering call. The stack pointer is the guest's in between: nothing is
  * pushed, and signal handlers run on a stack of their own.
  */
-#include "engine/bt/bt.h"
+#include "engine/bt/light.h"
 
 #include <errno.h>
 
@@ -98,6 +98,45 @@ static void put_return(struct emit *e, const struct bt *bt)
     emit8(e, 0xc3);
 }
 
+/* ---- light calls ---- */
+
+static const uint8_t volatile_gprs[] = {EMIT_RAX, EMIT_RCX, EMIT_RDX, EMIT_RSI, EMIT_RDI, EMIT_R8, EMIT_R9, EMIT_RSP};
+
+static void put_gprs(struct emit *e, const struct bt *bt, enum emit_op op)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(volatile_gprs); i++)
+        emit_abs(e, EMIT_64, op, volatile_gprs[i], BT_ABS(bt, c.st.gpr[volatile_gprs[i]]));
+}
+
+/* Saves what the function may change, calls it, and goes on where it says with arg0 in T0. `vectors`: it may change them too. */
+static const uint8_t *put_light(struct emit *e, const struct bt *bt, light_fn fn, bool vectors)
+{
+    const uint8_t *at = emit_here(e);
+
+    put_gprs(e, bt, EMIT_MOV_STORE);
+    if (vectors) {
+        put_vectors(e, bt, STORE);
+        if (bt->has_avx)
+            EMIT(e, 0xc5, 0xf8, 0x77); /* vzeroupper */
+        put_mxcsr(e, 3, BT_ABS(bt, c.st.fx.mxcsr));
+        put_mxcsr(e, 2, BT_ABS(bt, host_mxcsr));
+    }
+    emit_abs(e, EMIT_64, EMIT_MOV_LOAD, EMIT_RSP, BT_ABS(bt, host_rsp));
+    emit_mem(e, EMIT_64, EMIT_LEA, EMIT_RSP, EMIT_RSP, EMIT_NONE, 0, -8); /* as the ABI aligns it */
+    emit_mov_imm(e, EMIT_RDI, (uintptr_t)bt);
+    emit_mov_imm(e, EMIT_RAX, (uintptr_t)fn);
+    EMIT(e, 0xff, 0xd0); /* call rax */
+    emit_abs(e, EMIT_64, EMIT_MOV_STORE, EMIT_RAX, BT_ABS(bt, light_next));
+    if (vectors) {
+        put_mxcsr(e, 2, BT_ABS(bt, c.st.fx.mxcsr));
+        put_vectors(e, bt, LOAD);
+    }
+    put_gprs(e, bt, EMIT_MOV_LOAD);
+    emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T0, BT_ABS(bt, arg0));
+    emit_abs(e, EMIT_32, 0xff, 4, BT_ABS(bt, light_next)); /* jmp [light_next] */
+    return at;
+}
+
 int thunk_open(struct bt *bt)
 {
     uint8_t *room = jit_arena_alloc(&bt->arena, THUNK_ROOM);
@@ -125,6 +164,11 @@ int thunk_open(struct bt *bt)
     for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)
         emit_patch(&e, jumps[i], emit_here(&e));
     put_return(&e, bt);
+    bt->thunks.light_syscall = put_light(&e, bt, light_syscall, false);
+    bt->thunks.light_sysret = put_light(&e, bt, light_sysret, false);
+    bt->thunks.light_iret = put_light(&e, bt, light_iret, false);
+    bt->thunks.light_string = put_light(&e, bt, light_string, false);
+    bt->thunks.light_tsc = put_light(&e, bt, light_tsc, true);
     if (e.full)
         return -ENOSPC;
     bt->thunks.end = emit_here(&e);

@@ -94,6 +94,8 @@ static void classify(const struct trans *t, struct trans_insn *in)
             pushpop_classify(t, in);
         if (!in->emit)
             system_classify(t, in);
+        if (!in->emit)
+            entry_classify(t, in);
         if (!in->emit && recode_knows(t, in))
             in->emit = recode;
         if (!in->emit)

@@ -172,11 +172,12 @@ void simd_classify(const struct trans *t, struct trans_insn *in, const struct in
 /* The same where the instruction is x87 or MMX. */
 void x87_classify(const struct trans *t, struct trans_insn *in, const struct insn *bound);
 
-/* ---- pushpop.c, flow.c, system.c: classify sets in->emit, in->faults and in->ends where the instruction is one of theirs ---- */
+/* ---- pushpop.c, flow.c, system.c, entry.c: classify sets in->emit, in->faults and in->ends where the instruction is one of theirs ---- */
 
 void pushpop_classify(const struct trans *t, struct trans_insn *in);
 void flow_classify(const struct trans *t, struct trans_insn *in);
 void system_classify(const struct trans *t, struct trans_insn *in);
+void entry_classify(const struct trans *t, struct trans_insn *in);
 
 /* A word of the stack at [base + disp]. */
 struct mem_operand pushpop_slot(const struct trans *t, unsigned base, int32_t disp, bool write);

@@ -320,17 +320,11 @@ void mmu_check_write(struct interp *c, uint64_t lin, unsigned len)
 
 /* ---- implicit accesses ---- */
 
-/* CR4.SMAP holds for them whatever EFLAGS.AC says (SDM Vol. 3A 4.6.1). */
-static enum mmu_index sys_index(const struct interp *c)
-{
-    return c->st.cr4 & X86_CR4_SMAP ? MMU_KERNEL_SMAP : MMU_KERNEL;
-}
-
 uint64_t mmu_sys_load(struct interp *c, uint64_t lin, unsigned size)
 {
     uint8_t buf[8] = {0};
 
-    access_load(c, (struct access){sys_index(c), false}, wrap(c, lin), buf, size);
+    access_load(c, (struct access){mmu_sys_index(c), false}, wrap(c, lin), buf, size);
     return load_le64(buf);
 }
 
@@ -339,13 +333,13 @@ void mmu_sys_store(struct interp *c, uint64_t lin, uint64_t v, unsigned size)
     uint8_t buf[8];
 
     store_le64(buf, v);
-    access_store(c, (struct access){sys_index(c), true}, wrap(c, lin), buf, size);
+    access_store(c, (struct access){mmu_sys_index(c), true}, wrap(c, lin), buf, size);
 }
 
 void mmu_sys_check(struct interp *c, uint64_t lin, unsigned len, bool write)
 {
     struct part part[2];
-    split(c, (struct access){sys_index(c), write}, wrap(c, lin), len, part);
+    split(c, (struct access){mmu_sys_index(c), write}, wrap(c, lin), len, part);
 }
 
 /* The stack of a handler: at the current level it is an explicit access, for which EFLAGS.AC lifts SMAP. */
@@ -353,7 +347,7 @@ static enum mmu_index stack_index(const struct interp *c, unsigned cpl)
 {
     if (cpl == 3)
         return MMU_USER;
-    return cpl == x86_cpl(&c->st) ? c->mmu : sys_index(c);
+    return cpl == x86_cpl(&c->st) ? c->mmu : mmu_sys_index(c);
 }
 
 void mmu_store_at(struct interp *c, unsigned cpl, uint64_t lin, uint64_t v, unsigned size)
@@ -555,13 +549,8 @@ void mmu_drop_write(struct interp *c, uint64_t gpa)
 void mmu_mode_changed(struct interp *c)
 {
     const struct x86_state *st = &c->st;
-    bool ac = st->rflags & X86_FLAG_AC;
 
-    if (x86_cpl(st) == 3)
-        c->mmu = ac && (st->cr0 & X86_CR0_AM) ? MMU_USER_ALIGN : MMU_USER;
-    else
-        c->mmu = (st->cr4 & X86_CR4_SMAP) && !ac ? MMU_KERNEL_SMAP : MMU_KERNEL;
-
+    c->mmu = mmu_index_of(st, x86_cpl(st));
     if (x86_code64(st))
         c->code_size = 8;
     else

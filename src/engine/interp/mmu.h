@@ -117,6 +117,22 @@ void mmu_init(struct interp *c);
 /* Drops every write tag for the physical page of `gpa`: it is about to hold decoded code. */
 void mmu_drop_write(struct interp *c, uint64_t gpa);
 
+/* Whose rights the code has whose state this is, at this CPL. */
+static inline enum mmu_index mmu_index_of(const struct x86_state *st, unsigned cpl)
+{
+    bool ac = st->rflags & X86_FLAG_AC;
+
+    if (cpl == 3)
+        return ac && (st->cr0 & X86_CR0_AM) ? MMU_USER_ALIGN : MMU_USER;
+    return (st->cr4 & X86_CR4_SMAP) && !ac ? MMU_KERNEL_SMAP : MMU_KERNEL;
+}
+
+/* The rights of implicit supervisor accesses: CR4.SMAP holds for them whatever EFLAGS.AC says (SDM Vol. 3A 4.6.1). */
+static inline enum mmu_index mmu_sys_index(const struct interp *c)
+{
+    return c->st.cr4 & X86_CR4_SMAP ? MMU_KERNEL_SMAP : MMU_KERNEL;
+}
+
 /* Recomputes what is derived from CPL, CR0, CR4, EFER, RFLAGS.AC/TF/RF, CS and DR7: c->mmu, c->code_size, ATTN_STEP. */
 void mmu_mode_changed(struct interp *c);
 

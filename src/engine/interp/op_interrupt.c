@@ -10,9 +10,6 @@
 #include "engine/interp/system.h"
 #include "engine/interp/task.h"
 
-#define IRET_ALWAYS (X86_FLAGS_STATUS | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT)
-#define IRET_WIDE   (X86_FLAG_RF | X86_FLAG_AC | X86_FLAG_ID)
-
 static void entered(struct interp *c)
 {
     c->attention |= ATTN_RECHECK;
@@ -52,10 +49,10 @@ static void set_flags(struct interp *c, uint64_t flags, uint64_t mask)
 static uint64_t flags_mask(const struct interp *c, unsigned size)
 {
     const struct x86_state *st = &c->st;
-    uint64_t mask = IRET_ALWAYS;
+    uint64_t mask = SYSTEM_IRET_ALWAYS;
 
     if (size > 2)
-        mask |= IRET_WIDE;
+        mask |= SYSTEM_IRET_WIDE;
     if (x86_cpl(st) <= system_iopl(st))
         mask |= X86_FLAG_IF;
     if (x86_cpl(st) == 0)
@@ -67,7 +64,7 @@ static uint64_t flags_mask(const struct interp *c, unsigned size)
 static void iret_real(struct interp *c, unsigned size)
 {
     struct x86_state *st = &c->st;
-    uint64_t rip, flags, mask = IRET_ALWAYS | X86_FLAG_IF | (size > 2 ? IRET_WIDE : 0);
+    uint64_t rip, flags, mask = SYSTEM_IRET_ALWAYS | X86_FLAG_IF | (size > 2 ? SYSTEM_IRET_WIDE : 0);
     uint16_t sel;
 
     if (st->rflags & X86_FLAG_VM) {
@@ -102,7 +99,8 @@ static void iret_to_v86(struct interp *c, uint64_t rip, uint16_t cs, uint64_t fl
         interp_raise_error(c, X86_GP, 0);
 
     set_flags(c, flags,
-              IRET_ALWAYS | IRET_WIDE | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_VM | X86_FLAG_VIF | X86_FLAG_VIP);
+              SYSTEM_IRET_ALWAYS | SYSTEM_IRET_WIDE | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_VM | X86_FLAG_VIF |
+                  X86_FLAG_VIP);
     seg_load_real(c, X86_CS, cs);
     seg_load_real(c, X86_SS, ss);
     for (unsigned i = 0; i < ARRAY_SIZE(order); i++)
@@ -174,17 +172,7 @@ static void op_iret(struct interp *c, const struct insn *in)
     entered(c);
 }
 
-/* ---- fast system calls: flat segments without a look at their descriptors ---- */
-
-static void flat_segments(struct interp *c, uint16_t cs, uint16_t ss, unsigned cpl, bool long_code)
-{
-    uint16_t common =
-        (uint16_t)(X86_SEG_P | X86_SEG_S | X86_SEG_G | X86_SEG_ACCESSED | X86_SEG_WRITE | cpl << X86_SEG_DPL_SHIFT);
-
-    c->st.seg[X86_CS] = (struct x86_seg){.sel = cs, .limit = UINT32_MAX};
-    c->st.seg[X86_CS].attr = common | X86_SEG_CODE | (long_code ? X86_SEG_L : X86_SEG_DB);
-    c->st.seg[X86_SS] = (struct x86_seg){.sel = ss, .limit = UINT32_MAX, .attr = common | X86_SEG_DB};
-}
+/* ---- fast system calls ---- */
 
 static void op_syscall(struct interp *c, const struct insn *in)
 {
@@ -198,7 +186,7 @@ static void op_syscall(struct interp *c, const struct insn *in)
     st->rflags = (st->rflags & ~(st->sfmask | X86_FLAG_RF)) | X86_FLAG_FIXED;
     st->rip = st->lstar;
     c->step_tf = st->rflags & X86_FLAG_TF; /* IA32_FMASK may have masked the trap of SYSCALL itself */
-    flat_segments(c, sel, (uint16_t)(sel + 8), 0, true);
+    system_flat_segments(&c->st, sel, (uint16_t)(sel + 8), 0, true);
     entered(c);
 }
 
@@ -213,8 +201,8 @@ static void op_sysret(struct interp *c, const struct insn *in)
     if (x86_cpl(st) || (wide && !seg_canonical(st->gpr[X86_RCX])))
         interp_raise_error(c, X86_GP, 0);
     st->rip = wide ? st->gpr[X86_RCX] : (uint32_t)st->gpr[X86_RCX];
-    st->rflags = (st->gpr[X86_R11] & 0x3c7fd7) | X86_FLAG_FIXED;
-    flat_segments(c, (uint16_t)(sel + (wide ? 16 : 0)) | 3, (uint16_t)(sel + 8) | 3, 3, wide);
+    st->rflags = (st->gpr[X86_R11] & SYSTEM_SYSRET_FLAGS) | X86_FLAG_FIXED;
+    system_flat_segments(&c->st, (uint16_t)(sel + (wide ? 16 : 0)) | 3, (uint16_t)(sel + 8) | 3, 3, wide);
     entered(c);
 }
 
@@ -229,7 +217,7 @@ static void op_sysenter(struct interp *c, const struct insn *in)
     st->rflags &= ~(uint64_t)(X86_FLAG_VM | X86_FLAG_IF | X86_FLAG_RF);
     st->gpr[X86_RSP] = long_mode ? st->sysenter_esp : (uint32_t)st->sysenter_esp;
     st->rip = long_mode ? st->sysenter_eip : (uint32_t)st->sysenter_eip;
-    flat_segments(c, sel, (uint16_t)(sel + 8), 0, long_mode);
+    system_flat_segments(&c->st, sel, (uint16_t)(sel + 8), 0, long_mode);
     entered(c);
 }
 
@@ -247,7 +235,7 @@ static void op_sysexit(struct interp *c, const struct insn *in)
     sel = (uint16_t)(sel + (wide ? 32 : 16));
     st->rip = wide ? rip : (uint32_t)rip;
     st->gpr[X86_RSP] = wide ? rsp : (uint32_t)rsp;
-    flat_segments(c, sel | 3, (uint16_t)(sel + 8) | 3, 3, wide);
+    system_flat_segments(&c->st, sel | 3, (uint16_t)(sel + 8) | 3, 3, wide);
     entered(c);
 }
 

@@ -231,19 +231,3 @@ void seg_check_stack(struct interp *c, uint16_t sel, unsigned cpl, enum x86_vect
     if (!(d->attr & X86_SEG_P))
         interp_raise_error(c, X86_SSF, error);
 }
-
-void seg_null_inner(struct interp *c, unsigned cpl)
-{
-    static const uint8_t data_segs[] = {X86_ES, X86_DS, X86_FS, X86_GS};
-
-    for (unsigned i = 0; i < ARRAY_SIZE(data_segs); i++) {
-        struct x86_seg *s = &c->st.seg[data_segs[i]];
-        bool conforming = (s->attr & (X86_SEG_CODE | X86_SEG_DC)) == (X86_SEG_CODE | X86_SEG_DC);
-        unsigned dpl = (s->attr & X86_SEG_DPL) >> X86_SEG_DPL_SHIFT;
-        /* A null selector with a base from WRFSBASE or an MSR keeps the base (SDM Vol. 2B, IRET: only the selector goes). */
-        if (!(s->attr & X86_SEG_P))
-            s->sel = 0;
-        else if (dpl < cpl && !conforming)
-            *s = (struct x86_seg){.base = s->base};
-    }
-}
