@@ -78,6 +78,12 @@ static bool bind(const struct trans *t, const struct trans_insn *in, struct insn
     return bound->fn != op_ud;
 }
 
+/* DF is part of the mode, so what follows in the block would be of another one. */
+static bool changes_df(const struct trans_insn *in)
+{
+    return in->xi.insn.mnemonic == ZYDIS_MNEMONIC_CLD || in->xi.insn.mnemonic == ZYDIS_MNEMONIC_STD;
+}
+
 static void classify(const struct trans *t, struct trans_insn *in)
 {
     struct insn bound;
@@ -105,7 +111,8 @@ static void classify(const struct trans *t, struct trans_insn *in)
     }
     if (!in->emit) {
         in->faults = true;
-        in->ends = bind_end(&in->xi) != BIND_CONTINUES && in->xi.insn.meta.category != ZYDIS_CATEGORY_STRINGOP;
+        in->ends = changes_df(in) ||
+                   (bind_end(&in->xi) != BIND_CONTINUES && in->xi.insn.meta.category != ZYDIS_CATEGORY_STRINGOP);
     }
 }
 
