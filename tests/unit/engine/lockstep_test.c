@@ -15,13 +15,14 @@
 #define MMIO_GPA 0x10000000
 
 /* Asks for time, random numbers, ports, memory that a device fills, and copies; a page fault on the way is as good as any other code. */
-GUEST_CODE(asks, 64,
-           "movl $200, %ebp; movl $0x30000, %ebx\n"
-           "again: rdtsc; addl %eax, %r12d; rdrand %r13; rdseed %r14; movb $0x60, %al\n"
-           "inb $0x60, %al; movzbl %al, %ecx; outb %al, $0x61; movq 0x1000(%rbx), %rdx; xorq %rdx, %r15; popcntq %rdx, %rdx\n"
-           "movl $0x30000, %esi; movl $0x31100, %edi; movl $9000, %ecx; cld; rep movsb; imulq %r15, %rdx\n"
-           "movq %xmm0, %rax; pinsrq $1, %rdx, %xmm0; paddq %xmm0, %xmm1; fninit; fld1; fldpi; faddp\n"
-           "decl %ebp; jnz again; hlt");
+GUEST_CODE(
+    asks, 64,
+    "movl $200, %ebp; movl $0x30000, %ebx\n"
+    "again: rdtsc; addl %eax, %r12d; rdrand %r13; rdseed %r14; movb $0x60, %al\n"
+    "inb $0x60, %al; movzbl %al, %ecx; outb %al, $0x61; movq 0x1000(%rbx), %rdx; xorq %rdx, %r15; popcntq %rdx, %rdx\n"
+    "movl $0x30000, %esi; movl $0x31100, %edi; movl $9000, %ecx; cld; rep movsb; imulq %r15, %rdx\n"
+    "movq %xmm0, %rax; pinsrq $1, %rdx, %xmm0; paddq %xmm0, %xmm1; fninit; fld1; fldpi; faddp\n"
+    "decl %ebp; jnz again; hlt");
 GUEST_CODE(waits, 64, "sti; outb %al, $0x62; more: incq %rbx; jmp more");
 GUEST_CODE(breaks, 64, "movl $1, %ebx; jmp 1f; 1: addl $2, %ebx; jmp 2f; 2: addl $3, %ebx; hlt");
 
@@ -62,7 +63,8 @@ static const struct bus_region ports = {.base = 0x60, .size = 3, .read = port_re
 static struct engine_vcpu_conf follower_conf;
 static uint64_t wrong_at; /* RIP */
 
-static int wrong_vcpu_open(struct engine *e, const struct engine_vcpu_conf *conf, struct engine_vcpu **v, struct err *err)
+static int wrong_vcpu_open(struct engine *e, const struct engine_vcpu_conf *conf, struct engine_vcpu **v,
+                           struct err *err)
 {
     follower_conf = *conf;
     return interp_engine.vcpu_open(e, conf, v, err);
