@@ -317,7 +317,7 @@ out:
     code_written(c);
     code_leave(c);
     c->conf.stats->instructions = c->n_insn;
-    if (c->exit != ENGINE_HALT) /* which comes often, and is soon over */
+    if (c->exit != ENGINE_HALT && !limit) /* which come often, and are soon over */
         for (unsigned i = 0; i < ENGINE_N_INTERPRETED; i++)
             rank(bt->stats.mnemonics[i], c->conf.stats->interpreted[i]);
     return c->exit;
