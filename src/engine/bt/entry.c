@@ -78,20 +78,15 @@ static bool put_string(struct trans *t, const struct trans_insn *in)
     return true;
 }
 
-/* ---- STAC and CLAC ---- */
+/* ---- STAC, CLAC, STD and CLD ---- */
 
-/* AC is `ac` from here on, and the code behind is in a mode of its own. */
-static bool put_ac(struct trans *t, const struct trans_insn *in, bool ac, enum mmu_index index)
+/* RFLAGS have this flag set or clear from here on, and the code behind is in another mode. */
+static bool put_flag(struct trans *t, const struct trans_insn *in, uint32_t flag, bool on, uint32_t mode)
 {
     struct emit *e = &t->e;
-    uint32_t mode = (t->bt->mode & ~BT_MODE_MMU) | (uint32_t)index << BT_MODE_MMU_SHIFT;
 
-    if (!jump_reserve(t->bt, mode))
-        return false;
-    emit_abs(e, EMIT_32, 0x81, ac ? ALU_OR : ALU_AND, BT_ABS(t->bt, c.st.rflags));
-    emit32(e, ac ? X86_FLAG_AC : ~X86_FLAG_AC);
-    emit_abs(e, EMIT_32, 0xc7, 0, BT_ABS(t->bt, c.mmu));
-    emit32(e, index);
+    emit_abs(e, EMIT_32, 0x81, on ? ALU_OR : ALU_AND, BT_ABS(t->bt, c.st.rflags));
+    emit32(e, on ? flag : ~flag);
     emit_abs(e, EMIT_32, 0xc7, 0, BT_ABS(t->bt, mode));
     emit32(e, mode);
     emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T0, BT_ABS(t->bt, jump_bases[mode]));
@@ -105,8 +100,28 @@ static enum mmu_index mmu_of(const struct trans *t)
     return (t->bt->mode & BT_MODE_MMU) >> BT_MODE_MMU_SHIFT;
 }
 
+static bool put_ac(struct trans *t, const struct trans_insn *in, bool ac, enum mmu_index index)
+{
+    struct emit *e = &t->e;
+
+    emit_abs(e, EMIT_32, 0xc7, 0, BT_ABS(t->bt, c.mmu));
+    emit32(e, index);
+    return put_flag(t, in, X86_FLAG_AC, ac, (t->bt->mode & ~BT_MODE_MMU) | (uint32_t)index << BT_MODE_MMU_SHIFT);
+}
+
+/* The mode to come has a jump cache for good, which a user's has not: that is its address space's. */
+static bool may_enter(const struct trans *t, enum mmu_index index, bool df)
+{
+    if (cpl(t) == 3)
+        return false;
+    uint32_t mode = t->bt->mode & ~(BT_MODE_MMU | BT_MODE_DF);
+    return jump_reserve(t->bt, mode | (uint32_t)index << BT_MODE_MMU_SHIFT | (df ? BT_MODE_DF : 0));
+}
+
 static bool put_stac(struct trans *t, const struct trans_insn *in)
 {
+    if (!may_enter(t, MMU_KERNEL, t->bt->mode & BT_MODE_DF))
+        return false;
     flags_keep(t);
     return put_ac(t, in, true, MMU_KERNEL);
 }
@@ -115,12 +130,25 @@ static bool put_stac(struct trans *t, const struct trans_insn *in)
 static bool put_clac(struct trans *t, const struct trans_insn *in)
 {
     bool smap = t->bt->c.st.cr4 & X86_CR4_SMAP;
+    enum mmu_index index = smap ? MMU_KERNEL_SMAP : MMU_KERNEL;
 
+    if (!may_enter(t, index, t->bt->mode & BT_MODE_DF))
+        return false;
     flags_keep(t);
     emit_abs(&t->e, EMIT_32, 0xf7, 0, BT_ABS(t->bt, c.st.cr4));
     emit32(&t->e, X86_CR4_SMAP);
     translate_slow(t, in, emit_jcc_later(&t->e, smap ? EMIT_E : EMIT_NE));
-    return put_ac(t, in, false, smap ? MMU_KERNEL_SMAP : MMU_KERNEL);
+    return put_ac(t, in, false, index);
+}
+
+static bool put_df(struct trans *t, const struct trans_insn *in)
+{
+    bool df = in->xi.insn.mnemonic == ZYDIS_MNEMONIC_STD;
+
+    if (!may_enter(t, mmu_of(t), df))
+        return false;
+    flags_keep(t);
+    return put_flag(t, in, X86_FLAG_DF, df, (t->bt->mode & ~BT_MODE_DF) | (df ? BT_MODE_DF : 0));
 }
 
 static bool put_nothing(struct trans *t, const struct trans_insn *in)
@@ -153,7 +181,7 @@ static void set(struct trans_insn *in, bool (*emit)(struct trans *, const struct
 void entry_classify(const struct trans *t, struct trans_insn *in)
 {
     const struct x86_insn *xi = &in->xi;
-    bool kernel64 = t->code64 && cpl(t) == 0;
+    bool kernel64 = t->code64 && cpl(t) == 0, df = t->bt->mode & BT_MODE_DF;
 
     switch (xi->insn.mnemonic) {
     case ZYDIS_MNEMONIC_SYSCALL:
@@ -177,6 +205,12 @@ void entry_classify(const struct trans *t, struct trans_insn *in)
             set(in, put_clac, true);
         else if (cpl(t) == 0)
             set(in, put_nothing, false); /* AC is clear already */
+        break;
+    case ZYDIS_MNEMONIC_CLD:
+        set(in, df ? put_df : put_nothing, df);
+        break;
+    case ZYDIS_MNEMONIC_STD:
+        set(in, df ? put_nothing : put_df, !df);
         break;
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP:

@@ -63,7 +63,7 @@ static void put_want_interrupts(struct trans *t)
     put_alu_abs(&t->e, ALU_OR, BT_ABS(t->bt, c.pin_mask), PIN_INTR);
 }
 
-/* ---- IF and DF ---- */
+/* ---- IF ---- */
 
 static bool put_cli(struct trans *t, const struct trans_insn *in)
 {
@@ -81,12 +81,6 @@ static bool put_sti(struct trans *t, const struct trans_insn *in)
     put_alu_abs(&t->e, ALU_OR, BT_ABS(t->bt, c.st.rflags), X86_FLAG_IF);
     put_want_interrupts(t);
     translate_resume(t, stub);
-    return true;
-}
-
-/* CLD and STD where DF is that already: it is part of the mode. */
-static bool put_nothing(struct trans *t, const struct trans_insn *in)
-{
     return true;
 }
 
@@ -281,7 +275,7 @@ static void classify_pop(const struct trans *t, struct trans_insn *in,
 
 void system_classify(const struct trans *t, struct trans_insn *in)
 {
-    bool kernel = cpl(t) == 0, df = t->bt->mode & BT_MODE_DF;
+    bool kernel = cpl(t) == 0;
 
     switch (in->xi.insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLI:
@@ -289,12 +283,6 @@ void system_classify(const struct trans *t, struct trans_insn *in)
         break;
     case ZYDIS_MNEMONIC_STI:
         in->emit = kernel ? put_sti : NULL;
-        break;
-    case ZYDIS_MNEMONIC_CLD:
-        in->emit = df ? NULL : put_nothing;
-        break;
-    case ZYDIS_MNEMONIC_STD:
-        in->emit = df ? put_nothing : NULL;
         break;
     case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ:
