@@ -169,9 +169,9 @@ static bool arrive(struct bt *bt)
 }
 
 /* What the jump led to is known by now: joins them, unless they are gone. */
-static void join(struct bt *bt, uint32_t number, struct bt_block *to, uint64_t flushes)
+static void join(struct bt *bt, uint32_t number, struct bt_block *to, uint64_t evictions)
 {
-    if (flushes != bt->stats.flushes || bt->counted)
+    if (evictions != bt->stats.evictions || bt->counted)
         return;
     struct bt_link *link = cache_link(bt, number);
     if (link->from->dead)
@@ -186,7 +186,7 @@ static const uint8_t *answer(struct bt *bt)
 {
     struct interp *c = &bt->c;
     uint32_t number = (uint32_t)bt->arg0;
-    uint64_t flushes = bt->stats.flushes;
+    uint64_t evictions = bt->stats.evictions;
     struct bt_block *block;
 
     jump_select(bt); /* generated code may have entered a mode that has no table yet */
@@ -215,7 +215,7 @@ static const uint8_t *answer(struct bt *bt)
             return NULL;
         block = cache_find(bt, c->st.rip);
         if (block)
-            join(bt, number, block, flushes);
+            join(bt, number, block, evictions);
         return block ? block->body_saved : NULL;
     case BT_LEAVE_POLL:
         bt->stats.polls++;
@@ -231,7 +231,7 @@ static const uint8_t *answer(struct bt *bt)
     return NULL;
 }
 
-/* Code that is not translated: 16-bit, across pages, or up to a limit of instructions. */
+/* Code that is not translated: 16-bit, outside RAM, or up to a limit of instructions. */
 static void interpret(struct bt *bt)
 {
     struct interp *c = &bt->c;
@@ -414,7 +414,7 @@ static int open_translator(struct bt *bt, struct err *err)
         err_set(err, ret, "code cache of %zu bytes: too small", (size_t)size);
         goto close_arena;
     }
-    ret = cache_open(bt, size, err);
+    ret = cache_open(bt, err);
     if (ret < 0)
         goto close_arena;
     ret = jump_open(bt, err);

@@ -3,7 +3,10 @@
  *
  *   bt.c         engine_type: open, run loop, get and set
  *   mode.c       what a translation depends on besides its bytes and address
- *   cache.c      translated blocks: finding, linking, invalidation, eviction
+ *   cache.c      translated blocks: finding and making
+ *   segment.c    room for them, and eviction
+ *   link.c       direct jumps between them
+ *   page.c       invalidation: blocks whose bytes change
  *   jump.c       the jump caches, through which indirect and far-off jumps find their blocks
  *   thunk.c      generated code between C and the guest: enter, leave
  *   translate.c  from guest bytes to a block: decodes, decides for each instruction how it is translated
@@ -88,7 +91,7 @@ struct bt_stats {
     uint64_t blocks, guest_bytes, host_bytes, guest_insns; /* translated so far */
     uint64_t slow, misses, links, polls;                   /* ways out of generated code */
     uint64_t interpreted;                                  /* instructions in modes that are not translated */
-    uint64_t invalidated, flushes;
+    uint64_t invalidated, evictions; /* blocks dropped since their bytes changed; segments emptied */
     uint64_t mnemonics[ENGINE_N_INTERPRETED][ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* of the slow ones */
 };
 
@@ -174,21 +177,25 @@ struct bt_trap {
 };
 
 struct bt_block {
-    struct bt_block *next;      /* in its hash bucket */
-    struct bt_block *page_next; /* on the same physical page */
-    struct bt_link *incoming;   /* direct jumps that lead here */
-    uint64_t rip, gpa;          /* linear and physical address of its first byte */
+    struct bt_block *next;         /* in its hash bucket */
+    struct bt_block *page_next[2]; /* that begin on the same physical page; that end on the same second one */
+    struct bt_link *incoming;      /* direct jumps that lead here */
+    struct bt_link *links;         /* those out of it, n_links of them */
+    uint64_t rip, gpa;             /* linear and physical address of its first byte */
+    uint64_t gpa2;                 /* if it crosses: of the first byte of its second page */
+    uint64_t page, page2;          /* as ram_page(): the pages it was made from */
     uint32_t mode;
+    uint32_t n_links;
     uint16_t source_len;
     uint16_t n;             /* instructions */
     const uint8_t *source;  /* the bytes it was made from */
     const uint8_t *lengths; /* of its instructions */
     const struct bt_trap *traps;
     uint16_t n_traps;
-    bool global;   /* its page's mapping is */
+    bool crosses;  /* its only instruction ends on the next page */
+    bool global;   /* its pages' mappings are */
     bool dead;     /* invalidated: may still run to its next exit, is found no more */
     bool unhooked; /* its links lead to their stubs for once: see signal.c */
-    uint32_t first_link, n_links;
     const uint8_t *code, *code_end;
     const uint8_t *landing;    /* for jumps through the jump cache: RIP in T0, flags saved */
     const uint8_t *body_saved; /* flags in bt->flags */
@@ -197,22 +204,23 @@ struct bt_block {
 
 /* A direct jump out of a block. */
 struct bt_link {
-    struct bt_link *next; /* of those that lead to the same block */
-    struct bt_block *from;
-    uint8_t *at;            /* its displacement, where it is written */
-    const uint8_t *stub;    /* where it leads while it has no target: asks for one */
-    const uint8_t *through; /* or when it cannot have one: jumps through the jump cache */
+    struct bt_link *next, **prev; /* of those that lead to the same block */
     struct bt_link *cross_next;
-    uint64_t rip;        /* its target */
-    struct bt_block *to; /* or NULL */
-    uint16_t n;          /* instructions of its block up to it */
-    bool live;           /* comes with the flags in EFLAGS */
-    bool same_page;
+    struct bt_block *from, *to; /* `to` is NULL while the jump is not joined to a block */
+    uint64_t rip;               /* its target */
+    /* Offsets in the block's code. */
+    uint32_t at;      /* its displacement, where it is written */
+    uint32_t stub;    /* where it leads while it has no target: asks for one */
+    uint32_t through; /* or when it cannot have one: jumps through the jump cache; 0 where there is none */
+    uint16_t n;       /* instructions of its block up to it */
+    bool live;        /* comes with the flags in EFLAGS */
+    bool same_page;   /* as the block, or as its second page */
     bool from_global;
     bool in_cross; /* on the list through cross_next */
 };
 
-int cache_open(struct bt *bt, uint64_t size, struct err *err) MUST_CHECK;
+/* Takes the rest of bt->arena for code. */
+int cache_open(struct bt *bt, struct err *err) MUST_CHECK;
 void cache_close(struct bt *bt);
 
 /* The block for RIP in the current mode, translated if need be. Raises what fetching raises. NULL: this code must be interpreted. */
@@ -221,6 +229,12 @@ struct bt_block *cache_find(struct bt *bt, uint64_t rip);
 /* A new link of the block being translated, numbered for generated code; NULL when there is no room. */
 struct bt_link *cache_new_link(struct bt *bt, struct bt_block *block, uint32_t *number);
 struct bt_link *cache_link(struct bt *bt, uint32_t number);
+
+/* Whether a jump to this address may turn out to lead to an instruction that crosses into the next page. */
+static inline bool cache_may_cross(uint64_t rip)
+{
+    return (rip & (RAM_PAGE_SIZE - 1)) > RAM_PAGE_SIZE - X86_INSN_MAX;
+}
 
 /* Makes the jump lead straight to the block where that may be, else through the jump cache. */
 void cache_join(struct bt *bt, struct bt_link *link, struct bt_block *to);
@@ -241,13 +255,11 @@ void cache_rehook(struct bt *bt, struct bt_block *block);
 /* The block whose code holds the host address, or NULL. Async-signal-safe while generated code runs. */
 struct bt_block *cache_at(struct bt *bt, uintptr_t pc);
 
-/* From any thread: the code_version of a page, by its number, has moved. */
-void cache_page_written(struct bt *bt, uint64_t number);
-/* Drops blocks of such pages, where bytes have changed. */
-void cache_check_pages(struct bt *bt);
+/* From any thread: the page's code_version has moved. */
+void cache_page_written(struct bt *bt, uint64_t page);
 
-/* Drops everything. Not while translated code is on its way to return. */
-void cache_flush(struct bt *bt);
+/* Drops the blocks whose bytes have changed on pages noted so. */
+void cache_check_pages(struct bt *bt);
 
 /* ---- signal.c ---- */
 

@@ -1,417 +1,239 @@
 /*
- * Translated blocks of one vCPU: found by linear and physical address and mode. Code goes into the arena, what C knows about it into a second
- * one; when either is full both are emptied.
+ * Translated blocks of one vCPU: found by linear and physical address and mode, made where there is none. A block stays valid while the
+ * bytes of its pages do (page.c), or until its room is wanted (segment.c).
  *
- * A block stays valid while its page's bytes do. Stores to pages with translated code miss the TLB and move the page's code_version on
- * (ram.h, interp/code.h); the engine's hook tells every vCPU that holds blocks of that page, which then compares their bytes.
- *
- * A direct jump leads straight to its target where the two stand and fall together: on the same page; or on pages of kernel
- * code whose mappings are global, and then until such a mapping is flushed. All other jumps go through the jump cache.
+ * Blocks lie within a page, but for those of a single instruction that ends on the next one. Such a block counts on two mappings: it is
+ * found only under both, reached only through the jump cache, and that forgets it when either is flushed.
  */
-#include "engine/bt/bt.h"
+#include "engine/bt/cache.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "engine/bt/translate.h"
-#include "engine/interp/code.h"
 #include "engine/interp/mmu.h"
 
-#define N_BUCKETS  32768
-#define N_PAGES    4096       /* buckets of the pages' table */
-#define BLOCK_ROOM (64 * KIB) /* more than any block takes */
-#define META_ROOM  (16 * KIB)
-#define CODE_ALIGN 64
-#define MAX_BLOCKS (1u << 20)
-#define N_WRITTEN  16
+#define CODE_PER_BUCKET 512 /* bytes: about a block's */
+#define BUCKET_BITS_MIN 10
+#define BUCKET_BITS_MAX 20
 
-/* A physical page that blocks were made from. */
-struct page {
-    struct page *next;
-    struct bt_block *blocks;
-    uint64_t number;
-    const uint8_t *host;
-    uint32_t version_seen;
+/* What a block is found by, and where its bytes are. */
+struct place {
+    uint64_t rip, gpa, gpa2;
+    const uint8_t *host, *host2; /* host2: NULL within a page */
+    bool global;
 };
 
-struct bt_cache {
-    struct bt_block **order; /* by their code's address, which is the order they were made in */
-    size_t n_order;
-    uint8_t *meta; /* blocks, links, pages, source bytes */
-    size_t meta_size, meta_used;
-    size_t code_first;     /* arena.used behind the thunks */
-    struct bt_link *cross; /* not through `next`: joined links between pages */
-    struct bt_block *buckets[N_BUCKETS];
-    struct page *pages[N_PAGES];
-    pthread_mutex_t written_lock;
-    uint64_t written[N_WRITTEN]; /* pages by number whose versions moved since the last check */
-    unsigned n_written;          /* of these; more than N_WRITTEN: any page's may have */
-};
-
-/* ---- room ---- */
-
-static void *meta_alloc(struct bt_cache *cache, size_t len)
-{
-    size_t at = align_up(cache->meta_used, 8);
-
-    if (cache->meta_size - at < len)
-        return NULL;
-    cache->meta_used = at + len;
-    return cache->meta + at;
-}
-
-int cache_open(struct bt *bt, uint64_t size, struct err *err)
+int cache_open(struct bt *bt, struct err *err)
 {
     struct bt_cache *cache = calloc(1, sizeof(*cache));
 
     if (!cache)
         return err_set(err, -ENOMEM, "code cache: out of memory");
-    cache->meta_size = size;
-    cache->meta = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (cache->meta == MAP_FAILED) {
+    cache->bucket_bits = BUCKET_BITS_MIN;
+    while (cache->bucket_bits < BUCKET_BITS_MAX && (size_t)CODE_PER_BUCKET << cache->bucket_bits < bt->arena.size)
+        cache->bucket_bits++;
+    cache->buckets = calloc((size_t)1 << cache->bucket_bits, sizeof(*cache->buckets));
+    if (!cache->buckets) {
         free(cache);
         return err_set(err, -ENOMEM, "code cache: out of memory");
     }
-    cache->order = mmap(NULL, MAX_BLOCKS * sizeof(*cache->order), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (cache->order == MAP_FAILED) {
-        munmap(cache->meta, size);
-        free(cache);
-        return err_set(err, -ENOMEM, "code cache: out of memory");
-    }
-    cache->code_first = bt->arena.used;
-    pthread_mutex_init(&cache->written_lock, NULL);
     bt->cache = cache;
+    int ret = segment_open(bt, err);
+    if (ret < 0) {
+        free(cache->buckets);
+        free(cache);
+        return ret;
+    }
+    page_open(bt);
     return 0;
 }
 
 void cache_close(struct bt *bt)
 {
-    pthread_mutex_destroy(&bt->cache->written_lock);
-    munmap(bt->cache->order, MAX_BLOCKS * sizeof(*bt->cache->order));
-    munmap(bt->cache->meta, bt->cache->meta_size);
+    page_close(bt);
+    segment_close(bt);
+    free(bt->cache->buckets);
     free(bt->cache);
-}
-
-void cache_flush(struct bt *bt)
-{
-    struct bt_cache *cache = bt->cache;
-
-    memset(cache->buckets, 0, sizeof(cache->buckets));
-    memset(cache->pages, 0, sizeof(cache->pages));
-    cache->cross = NULL;
-    cache->n_order = 0;
-    cache->meta_used = 0;
-    bt->arena.used = cache->code_first;
-    jump_flush(bt);
-    bt->dropped = true;
-    bt->stats.flushes++;
-}
-
-/* ---- links ---- */
-
-struct bt_link *cache_new_link(struct bt *bt, struct bt_block *block, uint32_t *number)
-{
-    struct bt_link *link = meta_alloc(bt->cache, sizeof(*link));
-
-    if (!link)
-        return NULL;
-    *link = (struct bt_link){.from = block};
-    *number = (uint32_t)(((uint8_t *)link - bt->cache->meta) / 8);
-    if (!block->n_links++)
-        block->first_link = *number;
-    return link;
-}
-
-struct bt_link *cache_link(struct bt *bt, uint32_t number)
-{
-    return (struct bt_link *)(bt->cache->meta + (size_t)number * 8);
-}
-
-/* Points the jump at `at`, a writable address in the arena, to code at `target`. */
-static void aim(const struct bt *bt, uint8_t *at, const uint8_t *target)
-{
-    store_le32(at, (uint32_t)(target - (jit_arena_exec(&bt->arena, at) + 4)));
-}
-
-static const uint8_t *way_in(const struct bt_link *link, const struct bt_block *to)
-{
-    return link->live ? to->body_live : to->body_saved;
-}
-
-/* Both ends are kernel code under global mappings. */
-static bool may_cross(const struct bt *bt, const struct bt_block *to)
-{
-    unsigned cpl = (bt->mode & BT_MODE_CPL) >> BT_MODE_CPL_SHIFT;
-    return cpl == 0 && to->global && to->rip >> 63;
-}
-
-void cache_join(struct bt *bt, struct bt_link *link, struct bt_block *to)
-{
-    if (link->to || to->dead)
-        return;
-    if (!link->same_page && !(link->from_global && may_cross(bt, to))) {
-        aim(bt, link->at, link->through);
-        return;
-    }
-    link->to = to;
-    link->next = to->incoming;
-    to->incoming = link;
-    if (!link->same_page && !link->in_cross) {
-        link->in_cross = true;
-        link->cross_next = bt->cache->cross;
-        bt->cache->cross = link;
-    }
-    aim(bt, link->at, way_in(link, to));
-}
-
-void cache_unlink_cross(struct bt *bt)
-{
-    for (struct bt_link *link = bt->cache->cross; link; link = link->cross_next) {
-        link->in_cross = false;
-        if (!link->to)
-            continue;
-        struct bt_link **in = &link->to->incoming;
-        while (*in && *in != link)
-            in = &(*in)->next;
-        if (*in)
-            *in = link->next;
-        link->to = NULL;
-        aim(bt, link->at, link->stub);
-    }
-    bt->cache->cross = NULL;
-}
-
-void cache_unhook(struct bt *bt, struct bt_block *block)
-{
-    struct bt_link *link = cache_link(bt, block->first_link);
-
-    for (unsigned i = 0; i < block->n_links; i++)
-        aim(bt, link[i].at, link[i].stub);
-    block->unhooked = true;
-}
-
-void cache_rehook(struct bt *bt, struct bt_block *block)
-{
-    struct bt_link *link = cache_link(bt, block->first_link);
-
-    for (unsigned i = 0; i < block->n_links; i++)
-        if (link[i].to)
-            aim(bt, link[i].at, way_in(&link[i], link[i].to));
-    block->unhooked = false;
-}
-
-/* ---- finding ---- */
-
-static struct bt_block **bucket(struct bt_cache *cache, uint64_t rip, uint64_t gpa, uint32_t mode)
-{
-    uint64_t key = (rip ^ gpa << 20 ^ (uint64_t)mode << 40) * UINT64_C(0x9e3779b97f4a7c15);
-    return &cache->buckets[key >> 49];
-}
-
-static struct page *find_page(struct bt_cache *cache, uint64_t number)
-{
-    struct page *page = cache->pages[number % N_PAGES];
-    while (page && page->number != number)
-        page = page->next;
-    return page;
-}
-
-/* The page's record, whose version is current: taken before its bytes are looked at. */
-static struct page *hold_page(struct bt *bt, uint64_t gpa, const uint8_t *host)
-{
-    struct bt_cache *cache = bt->cache;
-    struct ram *ram = bt->c.conf.ram;
-    uint64_t number = ram_page(ram, host);
-    struct page *page = find_page(cache, number);
-
-    atomic_fetch_or(&bt->engine->holders[number], (uint16_t)(1u << bt->c.conf.index));
-    uint32_t version = atomic_load_explicit(&ram->code_version[number], memory_order_acquire);
-    code_mark(&bt->c, host, gpa);
-    if (!page) {
-        page = meta_alloc(cache, sizeof(*page));
-        *page = (struct page){.next = cache->pages[number % N_PAGES],
-                              .number = number,
-                              .host = host - (gpa & (RAM_PAGE_SIZE - 1)),
-                              .version_seen = version};
-        cache->pages[number % N_PAGES] = page;
-    }
-    return page;
-}
-
-static struct bt_block *make(struct bt *bt, uint64_t rip, uint64_t gpa, const uint8_t *host, bool global)
-{
-    struct bt_cache *cache = bt->cache;
-    struct bt_block **head = bucket(cache, rip, gpa, bt->mode);
-
-    cache_check_pages(bt);
-    if (cache->n_order == MAX_BLOCKS || bt->arena.size - bt->arena.used < BLOCK_ROOM ||
-        cache->meta_size - cache->meta_used < META_ROOM)
-        cache_flush(bt);
-    struct page *page = hold_page(bt, gpa, host);
-    struct bt_block *block = meta_alloc(cache, sizeof(*block));
-    memset(block, 0, sizeof(*block));
-    block->rip = rip;
-    block->gpa = gpa;
-    block->mode = bt->mode;
-    block->global = global;
-    bt->arena.used = align_up(bt->arena.used, CODE_ALIGN);
-    size_t meta_used = cache->meta_used;
-    uint8_t *room = jit_arena_alloc(&bt->arena, BLOCK_ROOM);
-    size_t used = translate(bt, block, host, room, BLOCK_ROOM);
-    jit_arena_trim(&bt->arena, room, used);
-    if (!used) {
-        cache->meta_used = meta_used;
-        return NULL;
-    }
-    block->code = jit_arena_exec(&bt->arena, room);
-    block->code_end = block->code + used;
-    cache->order[cache->n_order++] = block;
-    bt->stats.blocks++;
-    bt->stats.guest_bytes += block->source_len;
-    bt->stats.host_bytes += used;
-    block->next = *head;
-    *head = block;
-    block->page_next = page->blocks;
-    page->blocks = block;
-    return block;
-}
-
-struct bt_block *cache_find(struct bt *bt, uint64_t rip)
-{
-    struct interp *c = &bt->c;
-    uint64_t gpa;
-    bool global;
-
-    c->st.rip = rip;
-    const uint8_t *host = mmu_fetch(c, rip, &gpa);
-    if (!host)
-        return NULL;
-    global = mmu_fetch_global(c, rip);
-    for (struct bt_block *block = *bucket(bt->cache, rip, gpa, bt->mode); block; block = block->next)
-        if (block->rip == rip && block->gpa == gpa && block->mode == bt->mode) {
-            block->global = global;
-            return block;
-        }
-    return make(bt, rip, gpa, host, global);
-}
-
-struct bt_block *cache_at(struct bt *bt, uintptr_t pc)
-{
-    struct bt_cache *cache = bt->cache;
-    size_t low = 0, high = cache->n_order;
-
-    while (low < high) { /* the first block whose code ends behind pc */
-        size_t mid = (low + high) / 2;
-        if ((uintptr_t)cache->order[mid]->code_end <= pc)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < cache->n_order && (uintptr_t)cache->order[low]->code <= pc ? cache->order[low] : NULL;
-}
-
-const struct bt_block *cache_newest(const struct bt *bt, uint64_t rip)
-{
-    const struct bt_cache *cache = bt->cache;
-
-    for (size_t i = cache->n_order; i-- > 0;)
-        if (cache->order[i]->rip == rip)
-            return cache->order[i];
-    return NULL;
 }
 
 uint8_t *cache_keep(struct bt *bt, const uint8_t *bytes, size_t len)
 {
-    uint8_t *copy = meta_alloc(bt->cache, len);
+    uint8_t *copy = segment_alloc(bt, len);
     if (copy)
         memcpy(copy, bytes, len);
     return copy;
 }
 
-/* ---- invalidation ---- */
+/* ---- finding ---- */
 
-static void drop(struct bt *bt, struct bt_block *block)
+/* By physical address, so that the same code under other linear ones is found beside it. */
+static struct bt_block **bucket(struct bt_cache *cache, uint64_t gpa, uint32_t mode)
 {
-    struct bt_block **at = bucket(bt->cache, block->rip, block->gpa, block->mode);
+    uint64_t key = (gpa ^ (uint64_t)mode << 40) * UINT64_C(0x9e3779b97f4a7c15);
+    return &cache->buckets[key >> (64 - cache->bucket_bits)];
+}
+
+/* The second page's mapping. Raises what fetching raises; false: not RAM. */
+static bool fetch_second(struct bt *bt, struct place *at)
+{
+    struct interp *c = &bt->c;
+    uint64_t rip2 = align_down(at->rip, RAM_PAGE_SIZE) + RAM_PAGE_SIZE;
+
+    if (at->host2)
+        return true;
+    rip2 = c->code_size == 8 ? rip2 : (uint32_t)rip2;
+    at->host2 = mmu_fetch(c, rip2, &at->gpa2);
+    at->global &= mmu_fetch_global(c, rip2);
+    return at->host2 != NULL;
+}
+
+static struct bt_block *look_up(struct bt *bt, struct place *at)
+{
+    for (struct bt_block *block = *bucket(bt->cache, at->gpa, bt->mode); block; block = block->next) {
+        if (block->gpa != at->gpa || block->rip != at->rip || block->mode != bt->mode)
+            continue;
+        if (!block->crosses)
+            return block;
+        if (fetch_second(bt, at) && block->gpa2 == at->gpa2)
+            return block;
+    }
+    return NULL;
+}
+
+/* ---- making ---- */
+
+/* The block's bytes as they are now, at most `max` of them, once stores to them are noticed. Returns how many; 0: out of memory. */
+static size_t take_bytes(struct bt *bt, struct bt_block *block, const struct place *at, uint8_t *bytes, size_t max)
+{
+    const struct ram *ram = bt->c.conf.ram;
+    size_t left = RAM_PAGE_SIZE - (at->gpa & (RAM_PAGE_SIZE - 1));
+
+    block->page = ram_page(ram, at->host);
+    if (!page_hold(bt, at->gpa, at->host))
+        return 0;
+    if (!block->crosses) {
+        left = left < max ? left : max;
+        memcpy(bytes, at->host, left);
+        return left;
+    }
+    block->page2 = ram_page(ram, at->host2);
+    if (!page_hold(bt, at->gpa2, at->host2))
+        return 0;
+    memcpy(bytes, at->host, left);
+    memcpy(bytes + left, at->host2, X86_INSN_MAX);
+    return X86_INSN_MAX;
+}
+
+static void enlist(struct bt *bt, struct bt_block *block)
+{
+    struct bt_block **head = bucket(bt->cache, block->gpa, block->mode);
+
+    block->next = *head;
+    *head = block;
+    page_enlist(bt, block);
+    segment_commit(bt, block);
+    bt->stats.blocks++;
+    bt->stats.guest_bytes += block->source_len;
+    bt->stats.host_bytes += (uint64_t)(block->code_end - block->code);
+}
+
+/* What came of trying to make a block. */
+enum made { MADE, NO_ROOM, NO_MEMORY, CROSSES };
+
+/* In the current segment. */
+static enum made try(struct bt *bt, const struct place *at, unsigned max, struct bt_block **blockp)
+{
+    /* From a copy: another CPU may be writing, and what is remembered must be what was translated. */
+    uint8_t bytes[TRANSLATE_INSNS * X86_INSN_MAX];
+    size_t len, mark = segment_mark(bt);
+    uint8_t *room = segment_code(bt, &len);
+    struct bt_block *block = segment_alloc(bt, sizeof(*block));
+    enum made made = NO_ROOM;
+
+    if (!room || !block)
+        goto undo;
+    *block = (struct bt_block){.rip = at->rip,
+                               .gpa = at->gpa,
+                               .gpa2 = at->gpa2,
+                               .mode = bt->mode,
+                               .global = at->global,
+                               .crosses = at->host2 != NULL};
+    size_t avail = take_bytes(bt, block, at, bytes, sizeof(bytes));
+    made = NO_MEMORY;
+    if (!avail)
+        goto undo;
+    if (translate(bt, block, bytes, avail, max, room, len)) {
+        enlist(bt, block);
+        *blockp = block;
+        return MADE;
+    }
+    made = block->source_len ? NO_ROOM : CROSSES;
+
+undo:
+    segment_rewind(bt, mark);
+    return made;
+}
+
+static struct bt_block *make(struct bt *bt, struct place *at)
+{
+    unsigned max = TRANSLATE_INSNS;
+    struct bt_block *block;
+
+    cache_check_pages(bt);
+    for (;;) {
+        switch (try(bt, at, max, &block)) {
+        case MADE:
+            return block;
+        case NO_ROOM:
+            if (!segment_is_empty(bt))
+                segment_next(bt);
+            else if (!(max /= 2))
+                return NULL;
+            break;
+        case CROSSES:
+            if (at->host2 || !fetch_second(bt, at))
+                return NULL;
+            max = 1;
+            break;
+        case NO_MEMORY:
+            return NULL;
+        }
+    }
+}
+
+struct bt_block *cache_find(struct bt *bt, uint64_t rip)
+{
+    struct interp *c = &bt->c;
+    struct place at = {.rip = rip};
+
+    c->st.rip = rip;
+    at.host = mmu_fetch(c, rip, &at.gpa);
+    if (!at.host)
+        return NULL;
+    at.global = mmu_fetch_global(c, rip);
+    struct bt_block *block = look_up(bt, &at);
+    if (!block) {
+        /* Whether its first instruction crosses is for its bytes to say, not for other blocks of that address. */
+        at.host2 = NULL;
+        return make(bt, &at);
+    }
+    block->global = at.global;
+    return block;
+}
+
+void cache_drop(struct bt *bt, struct bt_block *block)
+{
+    struct bt_block **at = bucket(bt->cache, block->gpa, block->mode);
 
     while (*at && *at != block)
         at = &(*at)->next;
     if (*at)
         *at = block->next;
-    for (struct bt_link *link = block->incoming; link; link = link->next) {
-        link->to = NULL;
-        aim(bt, link->at, link->stub);
-    }
-    block->incoming = NULL;
+    page_remove(bt, block);
+    link_detach(bt, block);
     block->dead = true;
     jump_forget(bt, block);
     bt->dropped = true;
-    bt->stats.invalidated++;
-}
-
-/* The page may have been written: which of its blocks are no longer what the guest's memory says? */
-static void check_page(struct bt *bt, struct page *page)
-{
-    struct ram *ram = bt->c.conf.ram;
-    uint32_t version = atomic_load_explicit(&ram->code_version[page->number], memory_order_acquire);
-    struct bt_block **at = &page->blocks;
-
-    if (version == page->version_seen)
-        return;
-    if (page->blocks)
-        code_mark(&bt->c, page->host, page->blocks->gpa);
-    page->version_seen = version;
-    while (*at) {
-        struct bt_block *block = *at;
-        const uint8_t *bytes = page->host + (block->gpa & (RAM_PAGE_SIZE - 1));
-        if (memcmp(bytes, block->source, block->source_len) == 0) {
-            at = &block->page_next;
-            continue;
-        }
-        *at = block->page_next;
-        drop(bt, block);
-    }
-}
-
-void cache_page_written(struct bt *bt, uint64_t number)
-{
-    struct bt_cache *cache = bt->cache;
-    unsigned i = 0;
-
-    pthread_mutex_lock(&cache->written_lock);
-    while (i < cache->n_written && i < N_WRITTEN && cache->written[i] != number)
-        i++;
-    if (i == cache->n_written) {
-        if (i < N_WRITTEN)
-            cache->written[i] = number;
-        cache->n_written++;
-    }
-    atomic_store(&bt->pages_written, true);
-    pthread_mutex_unlock(&cache->written_lock);
-}
-
-void cache_check_pages(struct bt *bt)
-{
-    struct bt_cache *cache = bt->cache;
-    uint64_t written[N_WRITTEN];
-
-    if (LIKELY(!atomic_load(&bt->pages_written)))
-        return;
-    pthread_mutex_lock(&cache->written_lock);
-    unsigned n = cache->n_written;
-    memcpy(written, cache->written, sizeof(written));
-    cache->n_written = 0;
-    atomic_store(&bt->pages_written, false);
-    pthread_mutex_unlock(&cache->written_lock);
-    for (unsigned i = 0; n <= N_WRITTEN && i < n; i++) {
-        struct page *page = find_page(cache, written[i]);
-        if (page)
-            check_page(bt, page);
-    }
-    for (size_t i = 0; n > N_WRITTEN && i < N_PAGES; i++)
-        for (struct page *page = cache->pages[i]; page; page = page->next)
-            check_page(bt, page);
 }

@@ -203,6 +203,8 @@ void jump_enter(struct bt *bt, const struct bt_block *block)
     t->slots[slot] = block->landing;
     note_page(t, block->rip);
     t->n_local += !block->global;
+    if (block->crosses)
+        note_page(t, block->rip + RAM_PAGE_SIZE);
     if (t->n_notes < NOTES)
         t->notes[t->n_notes] = (struct note){slot, block->global};
     if (t->n_notes <= NOTES)
@@ -252,6 +254,16 @@ void jump_switch_space(struct bt *bt)
             bt->jump_bases[jump->table[i].mode] = base8(&jump->table[i]);
 }
 
+/* What lies on the page, and what crosses into it. */
+static void clear_page(const struct bt *bt, struct table *t, uint64_t lin)
+{
+    uint16_t first = (uint16_t)(lin & 0xf000);
+
+    clear_slots(bt, t, first, PAGE_SLOTS);
+    for (unsigned i = 1; i < X86_INSN_MAX; i++)
+        t->slots[(uint16_t)(first - i)] = bt->thunks.miss;
+}
+
 void jump_flush_page(struct bt *bt, uint64_t lin, bool maybe_large)
 {
     for (unsigned i = 0; i < bt->jump->n_tables; i++) {
@@ -260,7 +272,7 @@ void jump_flush_page(struct bt *bt, uint64_t lin, bool maybe_large)
             clear_table(bt, t);
             cache_unlink_cross(bt);
         } else if (t->pages[(lin >> 12) / 64 % 64] >> (lin >> 12) % 64 & 1) {
-            clear_slots(bt, t, (unsigned)(lin & 0xf000), PAGE_SLOTS);
+            clear_page(bt, t, lin);
             cache_unlink_cross(bt);
         }
     }

@@ -74,7 +74,7 @@ static bool put_cli(struct trans *t, const struct trans_insn *in)
 
 static bool put_sti(struct trans *t, const struct trans_insn *in)
 {
-    if (t->at + 1 >= t->n || !trans_has_room(t, 2))
+    if (t->at + 1 >= t->n)
         return false;
     flags_keep(t);
     struct trans_stub *stub = translate_slow(t, in, put_jump_if_interrupt(t));

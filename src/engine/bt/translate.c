@@ -9,9 +9,7 @@
  */
 #include "engine/bt/translate.h"
 
-#define INSN_ROOM 1024 /* more than one instruction's code takes */
-#define STUB_ROOM 128
-#define ALU_CMP   7
+#define ALU_CMP 7
 
 /* ---- decoding ---- */
 
@@ -116,14 +114,14 @@ static void classify(const struct trans *t, struct trans_insn *in)
     }
 }
 
-/* Returns false when the block's first instruction does not end on the page. */
-static bool decode(struct trans *t, const uint8_t *bytes, size_t left)
+/* Returns false when the block's first instruction does not end within `left`. */
+static bool decode(struct trans *t, const uint8_t *bytes, size_t left, unsigned max)
 {
     const struct bt_block *block = t->block;
     size_t at = 0;
     bool ends = false;
 
-    while (!ends && at < left && t->n < TRANSLATE_INSNS) {
+    while (!ends && at < left && t->n < max) {
         struct trans_insn *in = &t->insn[t->n];
         size_t avail = left - at < X86_INSN_MAX ? left - at : X86_INSN_MAX;
         enum x86_decode result = x86_decode(&in->xi, t->code64 ? 8 : 4, false, bytes + at, avail);
@@ -193,11 +191,11 @@ void translate_exit(struct trans *t, uint8_t *from, uint64_t target)
         t->e.full = true;
         return;
     }
-    link->at = from;
+    link->at = (uint32_t)(from - t->e.start);
     link->n = (uint16_t)(t->at + 1);
     link->rip = target;
     link->live = t->flags == FLAGS_LIVE;
-    link->same_page = (target ^ block->rip) < RAM_PAGE_SIZE;
+    link->same_page = (target ^ block->rip) < RAM_PAGE_SIZE || (block->crosses && (target ^ t->page2) < RAM_PAGE_SIZE);
     link->from_global = block->global;
     *stub = (struct trans_stub){.kind = STUB_EXIT, .from = {from}, .link = link, .link_number = number};
 }
@@ -228,14 +226,14 @@ static void put_exit_stub(struct trans *t, const struct trans_stub *stub)
     struct bt_link *link = stub->link;
 
     emit_patch(e, stub->from[0], emit_here(e));
-    link->stub = emit_here(e);
+    link->stub = (uint32_t)(e->p - e->start);
     if (link->live)
         flags_emit_save(e, t->bt);
     emit_mov_imm(e, BT_T0, stub->link_number);
     emit_jmp(e, t->bt->thunks.link);
-    if (link->same_page)
+    if (link->same_page && !cache_may_cross(link->rip))
         return;
-    link->through = emit_here(e);
+    link->through = (uint32_t)(e->p - e->start);
     if (link->live)
         flags_emit_save(e, t->bt);
     emit_mov_imm(e, BT_T0, link->rip);
@@ -243,12 +241,6 @@ static void put_exit_stub(struct trans *t, const struct trans_stub *stub)
 }
 
 /* ---- emitting ---- */
-
-bool trans_has_room(const struct trans *t, unsigned n)
-{
-    size_t left = (size_t)(t->e.end - t->e.p);
-    return left >= n * INSN_ROOM + STUB_ROOM * (t->n_stubs + 4u * n);
-}
 
 /* What the block's first instructions do to the flags they are given decides where it wants them. */
 static enum flags_at flags_at_entry(const struct trans *t)
@@ -333,14 +325,13 @@ static bool put_body(struct trans *t)
     for (t->at = 0; t->at < t->n; t->at++) {
         const struct trans_insn *in = &t->insn[t->at];
 
-        if (!trans_has_room(t, 1))
-            break;
         if (!put_insn(t, in))
             return false;
     }
     const struct trans_insn *last = &t->insn[--t->at];
+    uint64_t next = last->rip + last->xi.insn.length;
     if (!last->ends)
-        flow_exit(t, last->rip + last->xi.insn.length);
+        flow_exit(t, t->code64 ? next : (uint32_t)next);
     t->at++;
     return true;
 }
@@ -357,7 +348,7 @@ static bool keep(struct trans *t, const uint8_t *source)
         lengths[i] = t->insn[i].xi.insn.length;
     for (unsigned i = 0; i < t->n_traps; i++)
         traps[i] = (struct bt_trap){(uint32_t)(t->trap[i].at - start), (uint32_t)(t->trap[i].stub->at - start)};
-    block->n = (uint16_t)t->at;
+    block->n = (uint16_t)t->n;
     block->n_traps = (uint16_t)t->n_traps;
     block->source = cache_keep(t->bt, source, block->source_len);
     block->lengths = cache_keep(t->bt, lengths, t->n);
@@ -365,22 +356,21 @@ static bool keep(struct trans *t, const uint8_t *source)
     return block->source && block->lengths && block->traps;
 }
 
-size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uint8_t *room, size_t len)
+size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *bytes, size_t avail, unsigned max, uint8_t *room,
+                 size_t len)
 {
     struct trans *t = bt->trans;
-    size_t left = RAM_PAGE_SIZE - (block->gpa & (RAM_PAGE_SIZE - 1));
-    uint8_t bytes[TRANSLATE_INSNS * X86_INSN_MAX];
 
     t->bt = bt;
     t->block = block;
     t->code64 = bt->mode & BT_MODE_64;
     t->n = t->n_stubs = t->n_traps = 0;
     t->x87 = false;
+    t->page2 = align_down(block->rip, RAM_PAGE_SIZE) + RAM_PAGE_SIZE;
+    if (!t->code64)
+        t->page2 = (uint32_t)t->page2;
     emit_init(&t->e, room, len, jit_arena_exec(&bt->arena, room));
-    /* From a copy: another CPU may be writing, and what is remembered must be what was translated. */
-    left = left < sizeof(bytes) ? left : sizeof(bytes);
-    memcpy(bytes, host, left);
-    if (!decode(t, bytes, left))
+    if (!decode(t, bytes, avail, max))
         return 0;
     flags_analyse(t);
     put_entry(t);
@@ -394,6 +384,8 @@ size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uin
     }
     if (!keep(t, bytes) || t->e.full)
         return 0;
+    block->code = jit_arena_exec(&bt->arena, room);
+    block->code_end = emit_here(&t->e);
     bt->stats.guest_insns += t->n;
     return (size_t)(t->e.p - t->e.start);
 }

@@ -67,31 +67,29 @@ struct trans {
     enum flags_at flags;
     bool x87;       /* the x87 registers are the host's from here to the block's end */
     unsigned n, at; /* instructions; the current one */
-    bool room;      /* false: links, stubs or memory ran out: the block ends before this instruction */
     unsigned n_stubs, n_traps;
+    uint64_t page2; /* linear address of the page behind the block's */
     struct trans_insn insn[TRANSLATE_INSNS];
     struct trans_stub stub[3 * TRANSLATE_INSNS + 8];
     struct trans_trap trap[TRANSLATE_INSNS];
 };
 
 /*
- * Translates the code at `host` (block->rip, gpa and mode are set) into `room`. Fills the block. Returns the bytes of code, or 0 when its
- * first instruction must be interpreted since it ends on another page.
+ * Translates at most `max` instructions of the `avail` bytes at `bytes` into `room`; block->rip, gpa, mode and crosses are set. Fills the
+ * block. Returns the bytes of code, or 0: with block->source_len 0 the first instruction does not end within `avail`, else room ran out.
  */
-size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *host, uint8_t *room, size_t len);
+size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *bytes, size_t avail, unsigned max, uint8_t *room,
+                 size_t len);
 
 /*
  * Puts a way to the interpreter for the instruction behind the block; `from` is a jump to it. It comes back to where the code stands at
- * translate_resume(), with all flags in EFLAGS and in bt->flags. Flags must be saved. NULL: no room; the block will be cut before.
+ * translate_resume(), with all flags in EFLAGS and in bt->flags. Flags must be saved.
  */
 struct trans_stub *translate_slow(struct trans *t, const struct trans_insn *in, uint8_t *from);
 void translate_resume(struct trans *t, struct trans_stub *stub);
 
 /* The host instruction about to be emitted may raise an exception: that leads to the stub, which may have no other jump to it. */
 void translate_trap(struct trans *t, struct trans_stub *stub);
-
-/* Whether code of n more instructions is sure to fit. */
-bool trans_has_room(const struct trans *t, unsigned n);
 
 /* A direct way out to RIP `target`; `from` is the jump. */
 void translate_exit(struct trans *t, uint8_t *from, uint64_t target);
