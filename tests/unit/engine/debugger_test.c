@@ -10,6 +10,7 @@ GUEST_CODE(int3, 32, "nop; int3");
 GUEST_CODE(undefined, 32, "ud2");
 GUEST_CODE(halts, 32, "hlt; nop; nop");
 GUEST_CODE(page_read, 64, "movq 0x5000, %rax; movq (%rax), %rbx; nop; hlt");
+GUEST_CODE(copy, 64, "nop; movsb; nop; hlt");
 GUEST_CODE(iret_back, 64, "addq $8, %rsp; iretq");
 
 struct debugged {
@@ -233,6 +234,23 @@ static void breakpoint_is_met_once_around_a_fault(void **state)
     guest_close(&d.g);
 }
 
+/* An instruction that reads what is watched, and then faults, has read nothing. */
+static void watchpoint_waits_for_the_whole_instruction(void **state)
+{
+    struct debugged d;
+
+    for (unsigned step = 0; step < 2; step++) {
+        load(&d, GUEST_LONG, copy_start, copy_end);
+        d.g.st.gpr[X86_RSI] = 0x30000;
+        d.g.st.gpr[X86_RDI] = 0x31000;
+        store_le64(guest_at(&d.g, GUEST_PAGES_AT + 0x3000 + 8 * 0x31), 0); /* not present */
+        watch(&d, 0x30000, 8, ENGINE_BREAK_READ);
+        d.g.st.dr7 = step ? 0x402 : 0x400; /* one instruction at a time, or all that there is to the next breakpoint */
+        guest_expect_error(&d.g, X86_PF, X86_PF_W);
+        guest_close(&d.g);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -248,6 +266,7 @@ int main(void)
         cmocka_unit_test(interrupts_wait_for_a_step),
         cmocka_unit_test(step_of_a_halted_cpu_is_an_interrupt),
         cmocka_unit_test(breakpoint_is_met_once_around_a_fault),
+        cmocka_unit_test(watchpoint_waits_for_the_whole_instruction),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
