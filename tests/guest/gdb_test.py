@@ -292,6 +292,45 @@ class Kernel(Debug):
         self.assertEqual(len(re.findall(r"^begin_new_exec in section", text, re.M)), 1, text)
 
 
+class Symbols(harness.Case):
+    """tools/kernel-symbols by itself."""
+
+    def make(self, kernel, out):
+        """Runs it."""
+        return subprocess.run([harness.ROOT / "tools/kernel-symbols", kernel, out], capture_output=True, check=False)
+
+    def test_symbols(self):
+        """Of every kind, in their sections."""
+        subprocess.run([harness.ROOT / "tools/guest-prepare"], check=True, stdout=subprocess.DEVNULL)
+        out = self.dir / "symbols"
+        self.assertEqual(self.make(harness.GUEST / "vmlinux", out).returncode, 0)
+        listed = subprocess.run(["nm", "--format=sysv", out], capture_output=True, check=True).stdout.decode()
+        found = {}
+        for line in listed.splitlines():
+            fields = [field.strip() for field in line.split("|")]
+            if len(fields) == 7:
+                found.setdefault(fields[0], (fields[2], fields[6]))
+        self.assertGreater(len(found), 50000)
+        for name, letter, section in (("start_kernel", "T", ".init.text"), ("do_idle", "t", ".text"), ("init_task", "D", ".data"),
+                                      ("linux_banner", "D", ".rodata"), ("current_task", "D", ".data..percpu")):
+            self.assertEqual(found[name][1], section, name)
+            self.assertEqual(found[name][0].islower(), letter.islower(), name)
+
+    def test_bad_files(self):
+        """One line that names the file."""
+        good = (harness.GUEST / "vmlinux").read_bytes()
+        contents = {"empty": b"", "text": b"hello\n" * 1000, "other": harness.elf(b""), "cut": good[:len(good) // 3],
+                    "header": good[:64], "zeroes": good[:64] + bytes(len(good) - 64)}
+        for name, content in contents.items():
+            with self.subTest(name):
+                (self.dir / name).write_bytes(content)
+                result = self.make(self.dir / name, self.dir / "out")
+                self.assertEqual(result.returncode, 1)
+                self.assertRegex(result.stderr.decode(), rf"^tools/kernel-symbols: \S+/{name}: .*\n$")
+        self.assertEqual(self.make(self.dir / "absent", self.dir / "out").returncode, 1)
+        self.assertFalse((self.dir / "out").exists())
+
+
 class Source(Debug):
     """Debian's kernel with the types and lines of its package of symbols, which is large."""
 
