@@ -48,8 +48,10 @@ enum emit_width { EMIT_32 = 0, EMIT_64 = 1 };
 /* Opcodes for emit_rr, emit_mem and emit_abs, in their r <- r/m or r/m <- r direction. */
 enum emit_op {
     EMIT_ADD_LOAD = 0x03,
+    EMIT_SUB_STORE = 0x29,
     EMIT_XOR_LOAD = 0x33,
     EMIT_CMP_LOAD = 0x3b,
+    EMIT_MOVSXD = 0x63,
     EMIT_MOV_STORE = 0x89,
     EMIT_MOV_LOAD = 0x8b,
     EMIT_LEA = 0x8d,

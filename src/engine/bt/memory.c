@@ -57,7 +57,7 @@ bool mem_operand(const struct trans_insn *in, const ZydisDecodedOperand *op, boo
 
 static bool is_constant(const struct mem_operand *mem)
 {
-    return mem->base == EMIT_NONE && mem->index == EMIT_NONE && !mem->fs && !mem->gs;
+    return mem->base == EMIT_NONE && mem->index == EMIT_NONE && !mem->fs && !mem->gs && !mem->bit_string;
 }
 
 /* The operand can be named once more as it stands, with T1 added. */
@@ -94,6 +94,43 @@ void mem_address(struct trans *t, const struct mem_operand *mem)
         emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_ABS(t->bt, c.st.seg[mem->fs ? X86_FS : X86_GS].base));
         emit_mem(e, EMIT_64, EMIT_LEA, BT_T0, BT_T0, BT_T1, 0, 0);
     }
+}
+
+#define SHL 4
+#define SAR 7
+
+static void put_shift_t1(struct trans *t, unsigned op, uint8_t n)
+{
+    EMIT(&t->e, 0x49, 0xc1, (uint8_t)(0xc0 | op << 3 | (BT_T1 & 7)), n);
+}
+
+/* How many words the bit string's word is from the operand, into T1. */
+static void put_bit_word(struct trans *t, const struct mem_operand *mem)
+{
+    unsigned load = mem->size == 4 ? EMIT_MOVSXD : EMIT_MOV_LOAD;
+
+    if (trans_in_memory(mem->bits))
+        emit_abs(&t->e, EMIT_64, load, BT_T1, BT_ABS(t->bt, c.st.gpr[mem->bits]));
+    else
+        emit_rr(&t->e, EMIT_64, load, BT_T1, mem->bits);
+    put_shift_t1(t, SAR, mem->size == 4 ? 5 : 6);
+}
+
+/* The word that is accessed: added to the operand's address in T0. */
+static void put_bit_address(struct trans *t, const struct mem_operand *mem)
+{
+    put_bit_word(t, mem);
+    emit_mem(&t->e, EMIT_64, EMIT_LEA, BT_T0, BT_T0, BT_T1, mem->size == 4 ? 2 : 3, 0);
+}
+
+/* T0 + T1 is that word in the host's memory: the operand that the instruction counts from, into T1. */
+static void put_bit_operand(struct trans *t, const struct mem_operand *mem)
+{
+    emit_mem(&t->e, EMIT_64, EMIT_LEA, BT_T0, BT_T0, BT_T1, 0, 0);
+    put_bit_word(t, mem);
+    put_shift_t1(t, SHL, mem->size == 4 ? 2 : 3);
+    emit_rr(&t->e, EMIT_64, EMIT_SUB_STORE, BT_T1, BT_T0);
+    emit_rr(&t->e, EMIT_64, EMIT_MOV_STORE, BT_T0, BT_T1);
 }
 
 /* ---- the check ---- */
@@ -161,6 +198,8 @@ struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const
         stub = check_constant(t, in, mem, host);
     } else {
         mem_address(t, mem);
+        if (mem->bit_string)
+            put_bit_address(t, mem);
         emit_rr(e, EMIT_32, EMIT_MOV_STORE, BT_T0, BT_T1);
         emit_shr(e, EMIT_32, BT_T1, RAM_PAGE_SHIFT - ENTRY_SHIFT);
         emit_alu_imm(e, EMIT_32, ALU_AND, BT_T1, INDEX_MASK);
@@ -180,6 +219,10 @@ struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const
         *host = plain
                     ? (struct mem_host){.base = mem->base, .index = BT_T1, .disp = (int32_t)mem->disp, .t0_free = true}
                     : (struct mem_host){.base = BT_T0, .index = BT_T1};
+        if (mem->bit_string && !plain) {
+            put_bit_operand(t, mem);
+            *host = (struct mem_host){.base = BT_T1, .index = EMIT_NONE, .t0_free = true};
+        }
     }
     if (want_t0 && !host->t0_free) {
         emit_mem(e, EMIT_64, EMIT_LEA, BT_T1, BT_T0, BT_T1, 0, host->disp);

@@ -81,6 +81,46 @@ static bool put_push(struct trans *t, const struct trans_insn *in)
     return true;
 }
 
+/* A word in memory: read first, and kept while the stack's is checked. */
+static bool put_push_mem(struct trans *t, const struct trans_insn *in)
+{
+    struct mem_operand from, slot = pushpop_slot(t, EMIT_RSP, -(int32_t)word(t), true);
+    struct mem_host host;
+
+    if (!mem_operand(in, &in->xi.op[0], t->code64, &from))
+        return false;
+    struct trans_stub *read = mem_check(t, in, &from, false, &host);
+    put_move(t, EMIT_MOV_LOAD, BT_T0, &host);
+    emit_abs(&t->e, EMIT_64, EMIT_MOV_STORE, BT_T0, BT_ABS(t->bt, scratch));
+    struct trans_stub *write = mem_check(t, in, &slot, true, &host);
+    emit_abs(&t->e, EMIT_64, EMIT_MOV_LOAD, BT_T0, BT_ABS(t->bt, scratch));
+    put_move(t, EMIT_MOV_STORE, BT_T0, &host);
+    pushpop_move(t, -(int32_t)word(t));
+    translate_resume(t, read);
+    translate_resume(t, write);
+    return true;
+}
+
+/* An address that RSP is part of takes it as it is after the pop (SDM Vol. 2B, POP): such are interpreted. */
+static bool put_pop_mem(struct trans *t, const struct trans_insn *in)
+{
+    struct mem_operand to, slot = pushpop_slot(t, EMIT_RSP, 0, false);
+    struct mem_host host;
+
+    if (!mem_operand(in, &in->xi.op[0], t->code64, &to) || to.base == EMIT_RSP)
+        return false;
+    struct trans_stub *read = mem_check(t, in, &slot, false, &host);
+    put_move(t, EMIT_MOV_LOAD, BT_T0, &host);
+    emit_abs(&t->e, EMIT_64, EMIT_MOV_STORE, BT_T0, BT_ABS(t->bt, scratch));
+    struct trans_stub *write = mem_check(t, in, &to, true, &host);
+    emit_abs(&t->e, EMIT_64, EMIT_MOV_LOAD, BT_T0, BT_ABS(t->bt, scratch));
+    put_move(t, EMIT_MOV_STORE, BT_T0, &host);
+    pushpop_move(t, (int32_t)word(t));
+    translate_resume(t, read);
+    translate_resume(t, write);
+    return true;
+}
+
 static bool put_pop(struct trans *t, const struct trans_insn *in)
 {
     unsigned reg = (unsigned)ZydisRegisterGetId(in->xi.op[0].reg.value);
@@ -123,10 +163,14 @@ void pushpop_classify(const struct trans *t, struct trans_insn *in)
             in->emit = put_push_imm;
         else if (is_gpr_operand(&xi->op[0]))
             in->emit = put_push;
+        else if (xi->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            in->emit = put_push_mem;
         break;
     case ZYDIS_MNEMONIC_POP:
         if (is_gpr_operand(&xi->op[0]))
             in->emit = put_pop;
+        else if (xi->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            in->emit = put_pop_mem;
         break;
     case ZYDIS_MNEMONIC_LEAVE:
         in->emit = put_leave;

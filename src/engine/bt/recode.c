@@ -65,7 +65,9 @@ bool recode_knows(const struct trans *t, const struct trans_insn *in)
 
     if (recode_is_hint(in))
         return true;
-    if (!is_plain_integer(xi->insn.mnemonic) || is_bit_string(xi))
+    if (!is_plain_integer(xi->insn.mnemonic))
+        return false;
+    if (is_bit_string(xi) && (xi->insn.address_width != 64 || xi->op[0].size < 32))
         return false;
     for (unsigned i = 0; i < xi->insn.operand_count; i++)
         if (is_other_register(&xi->op[i]))
@@ -421,6 +423,9 @@ static bool recode_memory(struct trans *t, const struct trans_insn *in, const st
     if (high != EMIT_NONE && (s->n_registers > 1 || mem.base == high))
         return false; /* its low byte is another operand */
     mem.align = in->aligned ? mem.size : 0;
+    mem.bit_string = is_bit_string(xi);
+    if (mem.bit_string)
+        mem.bits = (uint8_t)register_number(&xi->op[1]);
     bool want_t0 = s->home || flags_needs(in);
     struct trans_stub *stub = mem_check(t, in, &mem, want_t0, &host);
     flags_need(t, in, BT_T0);

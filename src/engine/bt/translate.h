@@ -128,7 +128,9 @@ struct mem_operand {
     bool fs, gs;
     uint8_t size; /* bytes accessed */
     bool write;
-    uint8_t align; /* 0, or #GP unless a multiple of this */
+    uint8_t align;   /* 0, or #GP unless a multiple of this */
+    bool bit_string; /* register `bits` counts bits from there, in words of `size` (4 or 8): BT and its kin */
+    uint8_t bits;
 };
 
 /* How generated code reaches the operand after mem_check(): [base + index << scale + disp], host registers. */
