@@ -30,9 +30,10 @@ struct table {
     unsigned space; /* address space of user code; kernel code's entries are global ones, or of the current space */
     const uint8_t **slots;
     unsigned n_notes;
-    unsigned n_local;   /* at least so many entries are not global */
-    uint64_t pages[64]; /* a bit for each page number modulo 4096: it may have entries */
-    uint64_t gibs;      /* the same for GiBs, modulo 64 */
+    unsigned n_local; /* at least so many entries are not global */
+    /* For the lower and the upper half of the address space, which must not be taken for one another: */
+    uint64_t pages[2][64]; /* a bit for each page number modulo 4096: it may have entries */
+    uint64_t gibs[2];      /* the same for GiBs, modulo 64 */
     struct note notes[NOTES];
 };
 
@@ -80,7 +81,7 @@ static void clear_table(const struct bt *bt, struct table *t)
         for (unsigned i = 0; i < t->n_notes; i++)
             t->slots[t->notes[i].slot] = bt->thunks.miss;
     t->n_notes = t->n_local = 0;
-    t->gibs = 0;
+    memset(t->gibs, 0, sizeof(t->gibs));
     memset(t->pages, 0, sizeof(t->pages));
 }
 
@@ -191,8 +192,8 @@ void jump_select(struct bt *bt)
 
 static void note_page(struct table *t, uint64_t lin)
 {
-    t->pages[(lin >> 12) / 64 % 64] |= UINT64_C(1) << (lin >> 12) % 64;
-    t->gibs |= UINT64_C(1) << (lin >> 30) % 64;
+    t->pages[lin >> 63][(lin >> 12) / 64 % 64] |= UINT64_C(1) << (lin >> 12) % 64;
+    t->gibs[lin >> 63] |= UINT64_C(1) << (lin >> 30) % 64;
 }
 
 void jump_enter(struct bt *bt, const struct bt_block *block)
@@ -264,16 +265,22 @@ static void clear_page(const struct bt *bt, struct table *t, uint64_t lin)
         t->slots[(uint16_t)(first - i)] = bt->thunks.miss;
 }
 
+/* Links between pages are among kernel code in the upper half (cache.c). */
 void jump_flush_page(struct bt *bt, uint64_t lin, bool maybe_large)
 {
+    unsigned half = lin >> 63;
+    bool found = false;
+
     for (unsigned i = 0; i < bt->jump->n_tables; i++) {
         struct table *t = &bt->jump->table[i];
-        if (maybe_large && (t->gibs >> (lin >> 30) % 64 & 1)) {
+        if (maybe_large && (t->gibs[half] >> (lin >> 30) % 64 & 1)) {
             clear_table(bt, t);
-            cache_unlink_cross(bt);
-        } else if (t->pages[(lin >> 12) / 64 % 64] >> (lin >> 12) % 64 & 1) {
+            found = true;
+        } else if (t->pages[half][(lin >> 12) / 64 % 64] >> (lin >> 12) % 64 & 1) {
             clear_page(bt, t, lin);
-            cache_unlink_cross(bt);
+            found = true;
         }
     }
+    if (found && half)
+        cache_unlink_cross(bt);
 }
