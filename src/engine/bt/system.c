@@ -243,11 +243,19 @@ static bool put_from_cr(struct trans *t, const struct trans_insn *in)
 
 static bool put_from_seg(struct trans *t, const struct trans_insn *in)
 {
-    unsigned seg = (unsigned)(in->xi.op[1].reg.value - ZYDIS_REGISTER_ES);
+    unsigned seg = (unsigned)(in->xi.op[1].reg.value - ZYDIS_REGISTER_ES), gpr = gpr_of(&in->xi.op[0]);
 
     flags_keep(t);
     emit_abs(&t->e, EMIT_32, EMIT_MOVZX16, BT_T0, BT_ABS(t->bt, c.st.seg[seg].sel));
-    put_result(t, EMIT_64, gpr_of(&in->xi.op[0]));
+    if (in->xi.op[0].size != 16) {
+        put_result(t, EMIT_64, gpr);
+        return true;
+    }
+    emit8(&t->e, 0x66);
+    if (trans_in_memory(gpr))
+        emit_abs(&t->e, EMIT_32, EMIT_MOV_STORE, BT_T0, BT_ABS(t->bt, c.st.gpr[gpr]));
+    else
+        emit_rr(&t->e, EMIT_32, EMIT_MOV_STORE, BT_T0, gpr);
     return true;
 }
 
@@ -260,7 +268,7 @@ static void classify_mov(const struct trans *t, struct trans_insn *in)
     ZydisRegisterClass class = ZydisRegisterGetClass(from->reg.value);
     if (class == ZYDIS_REGCLASS_CONTROL && cpl(t) == 0 && gpr_of(from) <= 4 && gpr_of(from) != 1)
         in->emit = put_from_cr;
-    else if (class == ZYDIS_REGCLASS_SEGMENT && to->size >= 32)
+    else if (class == ZYDIS_REGCLASS_SEGMENT)
         in->emit = put_from_seg;
 }
 
