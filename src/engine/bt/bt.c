@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "engine/bt/cache.h"
 #include "engine/bt/translate.h"
 #include "engine/interp/code.h"
 #include "engine/interp/fault.h"
@@ -19,6 +20,8 @@
 /* Generated code where nobody says how much: all vCPUs together, and what one has at least. */
 #define CACHE_DEFAULT (32 * MIB)
 #define CACHE_LEAST   (8 * MIB)
+
+#define STRADDLES_MAX 32
 #define CACHE_MOST    (1 * GIB) /* of one vCPU: jumps have 32-bit displacements */
 
 struct engine_vcpu {
@@ -127,28 +130,48 @@ static void count_to(struct bt *bt, uint64_t rip)
     bt->c.n_insn += n;
 }
 
+/* A shared check has failed since its range lies across two pages. Where that happens often, checks are no longer shared. */
+static void note_straddle(struct bt *bt, uint64_t rip, uintptr_t pc)
+{
+    unsigned slot = group_solo_slot(rip);
+
+    if (bt->group_offset >= RAM_PAGE_SIZE || ++bt->straddles[slot] < STRADDLES_MAX)
+        return;
+    bt->straddles[slot] = 0;
+    bt->solo[slot] = true;
+    struct bt_block *block = cache_at(bt, pc);
+    if (block)
+        cache_drop(bt, block);
+}
+
 /*
- * The slow path: interprets the instruction at RIP. Returns the host address to go on at, or NULL: find the block for the new RIP. With
- * x87, leaves those registers in the host's.
+ * The slow path: interprets the instruction at RIP, or the group that begins with it. Returns the host address to go on at, or NULL: find the
+ * block for the new RIP. With x87, leaves those registers in the host's.
  */
 static const uint8_t *slow(struct bt *bt, enum engine_interpreted why, bool x87)
 {
     struct interp *c = &bt->c;
     const uint8_t *resume = (const uint8_t *)(uintptr_t)bt->arg0;
-    uint64_t next;
+    uint64_t next, end = bt->arg1 + (bt->group & ~BT_GROUP_ENDS);
+    bool group = bt->group, ends = bt->group & BT_GROUP_ENDS;
 
     bt->stats.slow++;
-    if (bt->counted) {
-        count_to(bt, bt->arg1);
-        resume = NULL;
-    }
-    c->st.rip = bt->arg1;
+    bt->group = 0;
     bt->dropped = false;
-    next = interp_one(c, bt->stats.mnemonics[why]);
-    if (x87 && !c->x87_away)
-        x87_load(bt);
-    cache_check_pages(bt);
-    return resume && c->st.rip == next && !is_due(bt) && !bt->dropped ? resume : NULL;
+    if (group)
+        note_straddle(bt, bt->arg1, (uintptr_t)resume);
+    if (bt->counted)
+        count_to(bt, bt->arg1);
+    c->st.rip = bt->arg1;
+    do {
+        next = interp_one(c, bt->stats.mnemonics[why]);
+        if (x87 && !c->x87_away)
+            x87_load(bt);
+        cache_check_pages(bt);
+        if (c->st.rip != next || is_due(bt) || bt->dropped || bt->counted)
+            return NULL;
+    } while (group && next != end);
+    return ends ? NULL : resume;
 }
 
 /* Where an indirect jump went, if that is an address; else RIP and RSP are those before it, and the interpreter shall fault. */

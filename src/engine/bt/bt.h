@@ -11,6 +11,7 @@
  *   thunk.c      generated code between C and the guest: enter, leave
  *   translate.c  from guest bytes to a block: decodes, decides for each instruction how it is translated
  *   flags.c      which status flags somebody may still see, and keeping them over code that needs EFLAGS
+ *   group.c      memory operands that share one check
  *   memory.c     memory operands: the inline lookup in the software TLB
  *   recode.c     instructions that run as they are, with registers and memory operands put in place
  *   simd.c       which SIMD instructions are among those, and what they ask for
@@ -95,6 +96,10 @@ struct bt_stats {
     uint64_t mnemonics[ENGINE_N_INTERPRETED][ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* of the slow ones */
 };
 
+#define BT_SOLO 4096
+#define BT_GROUP_ENDS \
+    (1u << 31) /* the last of the group ends the block: there is nothing to go on with, arg0 just lies in the block */
+
 struct bt {
     struct interp c;
 
@@ -108,6 +113,9 @@ struct bt {
     uint16_t flags;                      /* AH, AL as after LAHF and SETO AL */
     uint32_t leave;                      /* enum bt_leave */
     uint64_t arg0, arg1;
+    uint32_t group; /* on the slow path: 0, or bytes of the group of instructions to interpret, and BT_GROUP_ENDS */
+    uint64_t
+        group_offset; /* and what its check found: below 4096 if its page's entry is right, so that it crosses the page */
     const uint8_t *target;     /* where `enter` goes on */
     uint64_t light_arg;        /* of a light call */
     const uint8_t *light_next; /* where it leads */
@@ -131,6 +139,8 @@ struct bt {
         int sig;
         uintptr_t pc, addr;     /* host addresses: of the instruction, and what it accessed or 0 */
     } trap;                     /* with BT_LEAVE_TRAP */
+    uint8_t solo[BT_SOLO];      /* by RIP: a check there is not to be shared */
+    uint8_t straddles[BT_SOLO]; /* how often it failed since its range lies across two pages */
     bool dropped;               /* blocks were dropped since this was last cleared: host addresses in them are void */
     _Atomic bool pages_written; /* a page with blocks of this vCPU was; from any thread */
     struct bt_stats stats;

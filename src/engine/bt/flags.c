@@ -22,19 +22,19 @@ void flags_analyse(struct trans *t)
 
 void flags_emit_save(struct emit *e, const struct bt *bt)
 {
-    emit_rr(e, EMIT_64, EMIT_MOV_STORE, EMIT_RAX, BT_T1);
+    emit_rr(e, EMIT_64, EMIT_MOV_STORE, EMIT_RAX, BT_T0);
     EMIT(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
     emit8(e, 0x66);
     emit_abs(e, EMIT_32, EMIT_MOV_STORE, EMIT_RAX, BT_ABS(bt, flags));
-    emit_rr(e, EMIT_64, EMIT_MOV_STORE, BT_T1, EMIT_RAX);
+    emit_rr(e, EMIT_64, EMIT_MOV_STORE, BT_T0, EMIT_RAX);
 }
 
-void flags_emit_restore(struct emit *e, const struct bt *bt, unsigned temp)
+void flags_emit_restore(struct emit *e, const struct bt *bt)
 {
-    emit_rr(e, EMIT_64, EMIT_MOV_STORE, EMIT_RAX, temp);
+    emit_rr(e, EMIT_64, EMIT_MOV_STORE, EMIT_RAX, BT_T0);
     emit_abs(e, EMIT_32, EMIT_MOVZX16, EMIT_RAX, BT_ABS(bt, flags));
     EMIT(e, 0x3c, 0x81, 0x9e); /* cmp al, -127: overflows for AL = 1; sahf */
-    emit_rr(e, EMIT_64, EMIT_MOV_STORE, temp, EMIT_RAX);
+    emit_rr(e, EMIT_64, EMIT_MOV_STORE, BT_T0, EMIT_RAX);
 }
 
 void flags_keep(struct trans *t)
@@ -49,10 +49,10 @@ bool flags_needs(const struct trans_insn *in)
     return in->flags_read || (in->flags_changed && (in->flags_after & ~in->flags_written));
 }
 
-void flags_need(struct trans *t, const struct trans_insn *in, unsigned temp)
+void flags_need(struct trans *t, const struct trans_insn *in)
 {
     if (t->flags != FLAGS_SAVED || !flags_needs(in))
         return;
-    flags_emit_restore(&t->e, t->bt, temp);
+    flags_emit_restore(&t->e, t->bt);
     t->flags = FLAGS_BOTH;
 }

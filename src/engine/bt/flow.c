@@ -47,7 +47,7 @@ static bool put_jcc(struct trans *t, const struct trans_insn *in)
     /* Opcodes 70 to 7F and 0F 80 to 8F have the condition in their low digit. */
     unsigned cc = in->xi.insn.opcode & 15;
 
-    flags_need(t, in, BT_T1);
+    flags_need(t, in);
     translate_exit(t, emit_jcc_later(&t->e, cc), direct_target(t, in));
     return true;
 }
@@ -85,6 +85,7 @@ static bool put_ret(struct trans *t, const struct trans_insn *in)
     struct mem_host host;
 
     mem_check(t, in, &mem, false, &host);
+    flags_keep(t);
     emit_mem(&t->e, t->code64 ? EMIT_64 : EMIT_32, EMIT_MOV_LOAD, BT_T0, host.base, host.index, 0, host.disp);
     put_note(t, in);
     pushpop_move(t, word + more);
@@ -183,11 +184,14 @@ void flow_classify(const struct trans *t, struct trans_insn *in)
         break;
     case ZYDIS_MNEMONIC_CALL:
         in->emit = direct ? put_call : put_call_indirect;
+        in->mem = pushpop_slot(t, EMIT_RSP, t->code64 ? -8 : -4, true);
+        in->has_mem = in->keeps_t1 = direct;
         in->faults = true;
         break;
     case ZYDIS_MNEMONIC_RET:
         in->emit = put_ret;
-        in->faults = true;
+        in->mem = pushpop_slot(t, EMIT_RSP, 0, false);
+        in->has_mem = in->keeps_t1 = in->faults = true;
         break;
     default:
         return;

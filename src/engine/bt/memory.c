@@ -60,8 +60,7 @@ static bool is_constant(const struct mem_operand *mem)
     return mem->base == EMIT_NONE && mem->index == EMIT_NONE && !mem->fs && !mem->gs && !mem->bit_string;
 }
 
-/* The operand can be named once more as it stands, with T1 added. */
-static bool is_plain(const struct mem_operand *mem)
+bool mem_is_plain(const struct mem_operand *mem)
 {
     return !mem->addr32 && !mem->fs && !mem->gs && mem->index == EMIT_NONE && mem->base != EMIT_NONE &&
            !trans_in_memory(mem->base);
@@ -190,23 +189,37 @@ struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const
                              struct mem_host *host)
 {
     struct emit *e = &t->e;
-    bool plain = is_plain(mem);
+    const struct mem_operand *checked = mem;
+    uint32_t range = mem->size;
+    bool plain = mem_is_plain(mem);
     struct trans_stub *stub;
+    struct mem_operand shared;
 
+    if (in->group.role == GROUP_FOLLOWS) {
+        *host = (struct mem_host){.base = mem->base, .index = BT_T1, .disp = (int32_t)mem->disp, .t0_free = true};
+        return NULL;
+    }
+    if (in->group.role == GROUP_LEADS) {
+        shared = *mem;
+        shared.disp = in->group.low;
+        shared.write = in->group.write;
+        range = (uint32_t)(in->group.high - in->group.low);
+        checked = &shared;
+    }
     flags_keep(t);
     if (is_constant(mem)) {
         stub = check_constant(t, in, mem, host);
     } else {
-        mem_address(t, mem);
+        mem_address(t, checked);
         if (mem->bit_string)
             put_bit_address(t, mem);
         emit_rr(e, EMIT_32, EMIT_MOV_STORE, BT_T0, BT_T1);
         emit_shr(e, EMIT_32, BT_T1, RAM_PAGE_SHIFT - ENTRY_SHIFT);
         emit_alu_imm(e, EMIT_32, ALU_AND, BT_T1, INDEX_MASK);
         put_table(t);
-        int32_t tag = tlb_field(t, tag_field(mem));
+        int32_t tag = tlb_field(t, tag_field(checked));
         emit_mem(e, EMIT_64, EMIT_XOR_LOAD, BT_T0, BT_T1, EMIT_NONE, 0, tag);
-        emit_alu_imm(e, EMIT_64, ALU_CMP, BT_T0, (uint32_t)(RAM_PAGE_SIZE - mem->size));
+        emit_alu_imm(e, EMIT_64, ALU_CMP, BT_T0, (uint32_t)(RAM_PAGE_SIZE - range));
         stub = translate_slow(t, in, emit_jcc_later(e, EMIT_A));
         if (stub && mem->align) {
             EMIT(e, 0x41, 0xf6, 0xc0 | (BT_T0 & 7), (uint8_t)(mem->align - 1)); /* test t0b, align - 1 */

@@ -150,6 +150,12 @@ static bool put_leave(struct trans *t, const struct trans_insn *in)
     return true;
 }
 
+static void note_slot(const struct trans *t, struct trans_insn *in, unsigned base, int32_t disp, bool write)
+{
+    in->mem = pushpop_slot(t, base, disp, write);
+    in->has_mem = in->keeps_t1 = in->faults = true;
+}
+
 void pushpop_classify(const struct trans *t, struct trans_insn *in)
 {
     const struct x86_insn *xi = &in->xi;
@@ -163,20 +169,24 @@ void pushpop_classify(const struct trans *t, struct trans_insn *in)
             in->emit = put_push_imm;
         else if (is_gpr_operand(&xi->op[0]))
             in->emit = put_push;
+        if (in->emit)
+            note_slot(t, in, EMIT_RSP, -(int32_t)word(t), true);
         else if (xi->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
             in->emit = put_push_mem;
         break;
     case ZYDIS_MNEMONIC_POP:
-        if (is_gpr_operand(&xi->op[0]))
+        if (is_gpr_operand(&xi->op[0])) {
             in->emit = put_pop;
-        else if (xi->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            note_slot(t, in, EMIT_RSP, 0, false);
+        } else if (xi->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
             in->emit = put_pop_mem;
+        }
         break;
     case ZYDIS_MNEMONIC_LEAVE:
         in->emit = put_leave;
+        note_slot(t, in, EMIT_RBP, 0, false);
         break;
     default:
         break;
     }
-    in->faults |= in->emit != NULL;
 }

@@ -59,20 +59,22 @@ bool recode_is_hint(const struct trans_insn *in)
     return in->xi.insn.mnemonic == ZYDIS_MNEMONIC_NOP || in->xi.insn.meta.category == ZYDIS_CATEGORY_PREFETCH;
 }
 
-bool recode_knows(const struct trans *t, const struct trans_insn *in)
+void recode_classify(const struct trans *t, struct trans_insn *in)
 {
     const struct x86_insn *xi = &in->xi;
 
-    if (recode_is_hint(in))
-        return true;
+    if (recode_is_hint(in)) {
+        in->emit = recode;
+        return;
+    }
     if (!is_plain_integer(xi->insn.mnemonic))
-        return false;
+        return;
     if (is_bit_string(xi) && (xi->insn.address_width != 64 || xi->op[0].size < 32))
-        return false;
+        return;
     for (unsigned i = 0; i < xi->insn.operand_count; i++)
         if (is_other_register(&xi->op[i]))
-            return false; /* MOV with segment, control or debug registers */
-    return true;
+            return; /* MOV with segment, control or debug registers */
+    in->emit = recode;
 }
 
 /* ---- operands ---- */
@@ -124,6 +126,59 @@ static void find_shape(const struct x86_insn *xi, struct shape *s)
         s->two_homes |= s->home && register_number(s->home) != register_number(op);
         s->home = op;
         s->home_written |= !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+    }
+}
+
+static unsigned high_byte(const struct x86_insn *xi)
+{
+    for (unsigned i = 0; i < xi->insn.operand_count; i++)
+        if (is_high_byte(&xi->op[i]))
+            return register_number(&xi->op[i]);
+    return EMIT_NONE;
+}
+
+/* The memory operand, if the instruction can have it replaced. */
+static bool replaceable(const struct trans *t, const struct trans_insn *in, const struct shape *s,
+                        struct mem_operand *mem)
+{
+    unsigned high = high_byte(&in->xi);
+
+    if (s->two_homes || !mem_operand(in, s->mem, t->code64, mem))
+        return false;
+    if (high != EMIT_NONE && (s->n_registers > 1 || mem->base == high))
+        return false; /* its low byte is another operand */
+    mem->align = in->aligned ? mem->size : 0;
+    mem->bit_string = is_bit_string(&in->xi);
+    if (mem->bit_string)
+        mem->bits = (uint8_t)register_number(&in->xi.op[1]);
+    return true;
+}
+
+static bool names(const struct x86_insn *xi, unsigned gpr)
+{
+    for (unsigned i = 0; i < xi->insn.operand_count; i++)
+        if (is_gpr(&xi->op[i]) && register_number(&xi->op[i]) == gpr)
+            return true;
+    return false;
+}
+
+void recode_note(const struct trans *t, struct trans_insn *in)
+{
+    struct shape s;
+
+    find_shape(&in->xi, &s);
+    if (recode_is_hint(in)) {
+        in->keeps_t1 = true;
+    } else if (in->xi.insn.mnemonic == ZYDIS_MNEMONIC_LEA) {
+        const ZydisDecodedOperandMem *m = &in->xi.op[1].mem;
+        bool homes = s.home ||
+                     (m->base != ZYDIS_REGISTER_NONE && trans_in_memory((unsigned)ZydisRegisterGetId(m->base))) ||
+                     (m->index != ZYDIS_REGISTER_NONE && trans_in_memory((unsigned)ZydisRegisterGetId(m->index)));
+        in->keeps_t1 = !homes && in->xi.insn.operand_width > 16 && in->xi.insn.address_width > 16;
+    } else if (s.mem) {
+        in->has_mem = in->keeps_t1 = replaceable(t, in, &s, &in->mem);
+    } else {
+        in->keeps_t1 = !names(&in->xi, BT_T1);
     }
 }
 
@@ -291,6 +346,15 @@ static bool spoils_flags(const struct trans_insn *in)
     return !in->flags_changed && in->xi.insn.cpu_flags && in->xi.insn.cpu_flags->undefined;
 }
 
+/* A slow path for nothing but a trap. */
+static struct trans_stub *trap_stub(struct trans *t, const struct trans_insn *in)
+{
+    struct trans_stub *stub = translate_slow(t, in, NULL);
+
+    stub->live = t->flags == FLAGS_LIVE;
+    return stub;
+}
+
 /* R10 and R11 are fetched into the host's of the same numbers. */
 static bool recode_registers(struct trans *t, const struct trans_insn *in)
 {
@@ -300,7 +364,7 @@ static bool recode_registers(struct trans *t, const struct trans_insn *in)
 
     if (spoils_flags(in))
         flags_keep(t);
-    flags_need(t, in, BT_T1);
+    flags_need(t, in);
     for (unsigned i = 0; i < xi->insn.operand_count; i++) {
         const ZydisDecodedOperand *op = &xi->op[i];
         if (!is_gpr(op) || !trans_in_memory(register_number(op)))
@@ -313,8 +377,7 @@ static bool recode_registers(struct trans *t, const struct trans_insn *in)
         if (used >> r & 1)
             trans_load(t, r, r);
     if (in->traps) {
-        stub = translate_slow(t, in, NULL);
-        stub->live = t->flags == FLAGS_LIVE;
+        stub = trap_stub(t, in);
         translate_trap(t, stub);
     }
     put_registers_only(t, in);
@@ -410,25 +473,15 @@ static bool is_moffs(const ZydisDecodedInstruction *insn)
 static bool recode_memory(struct trans *t, const struct trans_insn *in, const struct shape *s)
 {
     const struct x86_insn *xi = &in->xi;
-    struct mem_operand mem;
     struct mem_host host;
     struct code c = {0};
-    unsigned high = EMIT_NONE;
+    unsigned high = high_byte(xi);
 
-    for (unsigned i = 0; i < xi->insn.operand_count; i++)
-        if (is_high_byte(&xi->op[i]))
-            high = register_number(&xi->op[i]);
-    if (s->two_homes || !mem_operand(in, s->mem, t->code64, &mem))
+    if (!in->has_mem)
         return false;
-    if (high != EMIT_NONE && (s->n_registers > 1 || mem.base == high))
-        return false; /* its low byte is another operand */
-    mem.align = in->aligned ? mem.size : 0;
-    mem.bit_string = is_bit_string(xi);
-    if (mem.bit_string)
-        mem.bits = (uint8_t)register_number(&xi->op[1]);
     bool want_t0 = s->home || flags_needs(in);
-    struct trans_stub *stub = mem_check(t, in, &mem, want_t0, &host);
-    flags_need(t, in, BT_T0);
+    struct trans_stub *stub = mem_check(t, in, &in->mem, want_t0, &host);
+    flags_need(t, in);
     if (s->home)
         trans_load(t, BT_T0, register_number(s->home));
     c.host = &host;
@@ -439,7 +492,7 @@ static bool recode_memory(struct trans *t, const struct trans_insn *in, const st
     }
     c.byte_rex = true;
     if (in->traps)
-        translate_trap(t, stub);
+        translate_trap(t, stub ? stub : trap_stub(t, in));
     if (is_moffs(&xi->insn))
         put_moffs(t, in, &c);
     else

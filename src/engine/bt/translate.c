@@ -9,6 +9,8 @@
  */
 #include "engine/bt/translate.h"
 
+#include <assert.h>
+
 #define ALU_CMP 7
 
 /* ---- decoding ---- */
@@ -100,12 +102,14 @@ static void classify(const struct trans *t, struct trans_insn *in)
             system_classify(t, in);
         if (!in->emit)
             entry_classify(t, in);
-        if (!in->emit && recode_knows(t, in))
-            in->emit = recode;
+        if (!in->emit)
+            recode_classify(t, in);
         if (!in->emit)
             simd_classify(t, in, &bound);
         if (!in->emit)
             x87_classify(t, in, &bound);
+        if (in->emit == recode)
+            recode_note(t, in);
     }
     if (!in->emit) {
         in->faults = true;
@@ -133,6 +137,8 @@ static bool decode(struct trans *t, const uint8_t *bytes, size_t left, unsigned 
         in->flags_read = in->flags_written = 0;
         in->flags_changed = false;
         in->emit = NULL;
+        in->has_mem = in->keeps_t1 = false;
+        in->group = (struct trans_group){0};
         in->ends = in->faults = true;
         in->traps = in->x87 = in->aligned = false;
         if (result == X86_DECODE_OK) {
@@ -167,12 +173,19 @@ struct trans_stub *translate_slow(struct trans *t, const struct trans_insn *in, 
     struct trans_stub *stub = &t->stub[t->n_stubs++];
 
     *stub = (struct trans_stub){.kind = STUB_SLOW, .from = {from}, .rip = in->rip, .x87 = t->x87};
+    if (in->group.role == GROUP_LEADS) {
+        const struct trans_insn *last = &t->insn[in->group.last];
+        stub->group = (uint32_t)(last->rip + last->xi.insn.length - in->rip);
+        t->group = stub;
+    }
     return stub;
 }
 
+/* A group's slow path comes back behind its last member: put_body() sees to it. */
 void translate_resume(struct trans *t, struct trans_stub *stub)
 {
-    stub->resume = emit_here(&t->e);
+    if (stub && !stub->group)
+        stub->resume = emit_here(&t->e);
 }
 
 void translate_trap(struct trans *t, struct trans_stub *stub)
@@ -208,11 +221,18 @@ static void put_slow_stub(struct trans *t, struct trans_stub *stub)
         if (stub->from[i])
             emit_patch(e, stub->from[i], emit_here(e));
     stub->at = emit_here(e);
+    if (stub->group)
+        emit_abs(e, EMIT_64, EMIT_MOV_STORE, BT_T0, BT_ABS(t->bt, group_offset));
     if (stub->live)
         flags_emit_save(e, t->bt);
-    if (stub->resume) {
-        EMIT(e, 0x4c, 0x8d, 0x15); /* lea t0, [rip + resume] */
-        emit32(e, (uint32_t)(stub->resume - (emit_here(e) + 4)));
+    if (stub->group) {
+        emit_abs(e, EMIT_32, 0xc7, 0, BT_ABS(t->bt, group));
+        emit32(e, stub->group | (stub->resume ? 0 : BT_GROUP_ENDS));
+    }
+    if (stub->resume || stub->group) {
+        const uint8_t *to = stub->resume ? stub->resume : stub->at;
+        EMIT(e, 0x4c, 0x8d, 0x15); /* lea t0, [rip + to] */
+        emit32(e, (uint32_t)(to - (emit_here(e) + 4)));
     } else {
         emit_rr(e, EMIT_32, 0x31, BT_T0, BT_T0);
     }
@@ -277,7 +297,7 @@ static void put_entry(struct trans *t)
     emit_jcc(e, EMIT_NE, t->bt->thunks.poll);
     if (t->flags == FLAGS_LIVE) {
         block->body_saved = emit_here(e);
-        flags_emit_restore(e, t->bt, BT_T1);
+        flags_emit_restore(e, t->bt);
         emit_align(e, 16);
         block->body_live = emit_here(e);
         return;
@@ -315,9 +335,22 @@ static bool put_insn(struct trans *t, const struct trans_insn *in)
         return true;
     if (t->e.full)
         return false;
-    t->e.p = before; /* an instruction that turns out to be another's emits nothing */
+    assert(!in->keeps_t1); /* others count on it */
+    t->e.p = before;       /* an instruction that turns out to be another's emits nothing */
     put_interpreted(t, in);
     return !t->e.full;
+}
+
+/* Behind a group's last member that goes on, its slow path comes back. */
+static void end_group(struct trans *t, const struct trans_insn *in)
+{
+    struct trans_stub *stub = t->group;
+
+    if (!stub || stub->rip + stub->group != in->rip + in->xi.insn.length)
+        return;
+    if (!in->ends)
+        stub->resume = emit_here(&t->e);
+    t->group = NULL;
 }
 
 static bool put_body(struct trans *t)
@@ -327,6 +360,7 @@ static bool put_body(struct trans *t)
 
         if (!put_insn(t, in))
             return false;
+        end_group(t, in);
     }
     const struct trans_insn *last = &t->insn[--t->at];
     uint64_t next = last->rip + last->xi.insn.length;
@@ -372,6 +406,7 @@ size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *bytes, si
     emit_init(&t->e, room, len, jit_arena_exec(&bt->arena, room));
     if (!decode(t, bytes, avail, max))
         return 0;
+    group_find(t);
     flags_analyse(t);
     put_entry(t);
     if (!put_body(t))

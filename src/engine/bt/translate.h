@@ -20,6 +20,28 @@ enum flags_at {
 
 struct trans;
 
+/* The parts of a memory operand's address. Registers are the guest's numbers. */
+struct mem_operand {
+    uint8_t base, index, scale; /* EMIT_NONE where there is none */
+    int64_t disp;
+    bool addr32; /* the effective address is cut to 32 bits */
+    bool fs, gs;
+    uint8_t size; /* bytes accessed */
+    bool write;
+    uint8_t align;   /* 0, or #GP unless a multiple of this */
+    bool bit_string; /* register `bits` counts bits from there, in words of `size` (4 or 8): BT and its kin */
+    uint8_t bits;
+};
+
+/* An instruction's part in sharing a check: group.c. */
+struct trans_group {
+    enum { GROUP_NONE, GROUP_LEADS, GROUP_FOLLOWS } role;
+    /* Of a leader: the range [base + low, base + high) of all members, whether one writes, the last one's index. */
+    int32_t low, high;
+    bool write;
+    uint8_t last;
+};
+
 struct trans_insn {
     struct x86_insn xi;
     const uint8_t *bytes;
@@ -35,7 +57,11 @@ struct trans_insn {
     uint32_t flags_after;   /* the same behind it */
     /* How it is translated; NULL: interpreted. false: not in this form, so interpreted after all (nothing emitted). */
     bool (*emit)(struct trans *t, const struct trans_insn *in);
-    bool ends; /* the block */
+    bool ends;     /* the block */
+    bool has_mem;  /* its one memory operand is `mem`, and mem_check()ed by its emit() */
+    bool keeps_t1; /* its code leaves T1 alone, but for a check of `mem` */
+    struct mem_operand mem;
+    struct trans_group group;
 };
 
 /* A piece of code that is seldom run, to be put behind the block. */
@@ -43,6 +69,7 @@ struct trans_stub {
     uint8_t *from[3]; /* jumps that lead there, displacements; NULL where unused */
     const uint8_t *resume;
     uint64_t rip;
+    uint32_t group; /* 0, or bytes of the group of instructions that the interpreter runs */
     struct bt_link *link;
     uint32_t link_number;
     uint64_t target;
@@ -65,8 +92,9 @@ struct trans {
     struct emit e;
     bool code64;
     enum flags_at flags;
-    bool x87;       /* the x87 registers are the host's from here to the block's end */
-    unsigned n, at; /* instructions; the current one */
+    bool x87;                 /* the x87 registers are the host's from here to the block's end */
+    unsigned n, at;           /* instructions; the current one */
+    struct trans_stub *group; /* the slow path of the group being emitted, or NULL */
     unsigned n_stubs, n_traps;
     uint64_t page2; /* linear address of the page behind the block's */
     struct trans_insn insn[TRANSLATE_INSNS];
@@ -105,8 +133,8 @@ void flags_keep(struct trans *t);
 /* Whether the instruction needs what EFLAGS hold before it: reads some, or leaves some as they are that are wanted. */
 bool flags_needs(const struct trans_insn *in);
 
-/* EFLAGS must hold that. `temp`: a register that is free. */
-void flags_need(struct trans *t, const struct trans_insn *in, unsigned temp);
+/* EFLAGS must hold that. T0 is free. */
+void flags_need(struct trans *t, const struct trans_insn *in);
 
 /* An instruction of the guest has put its own into EFLAGS. */
 static inline void flags_put(struct trans *t)
@@ -114,24 +142,11 @@ static inline void flags_put(struct trans *t)
     t->flags = FLAGS_LIVE;
 }
 
-/* EFLAGS to bt->flags and back; T1, or `temp`, is overwritten. */
+/* EFLAGS to bt->flags and back; T0 is overwritten. */
 void flags_emit_save(struct emit *e, const struct bt *bt);
-void flags_emit_restore(struct emit *e, const struct bt *bt, unsigned temp);
+void flags_emit_restore(struct emit *e, const struct bt *bt);
 
 /* ---- memory.c ---- */
-
-/* The parts of a memory operand's address. Registers are the guest's numbers. */
-struct mem_operand {
-    uint8_t base, index, scale; /* EMIT_NONE where there is none */
-    int64_t disp;
-    bool addr32; /* the effective address is cut to 32 bits */
-    bool fs, gs;
-    uint8_t size; /* bytes accessed */
-    bool write;
-    uint8_t align;   /* 0, or #GP unless a multiple of this */
-    bool bit_string; /* register `bits` counts bits from there, in words of `size` (4 or 8): BT and its kin */
-    uint8_t bits;
-};
 
 /* How generated code reaches the operand after mem_check(): [base + index << scale + disp], host registers. */
 struct mem_host {
@@ -140,12 +155,16 @@ struct mem_host {
     bool t0_free; /* T0 holds no part of the address */
 };
 
+/* The operand can be named as it stands with T1 added. */
+bool mem_is_plain(const struct mem_operand *mem);
+
 /* From a decoded operand. false: not one for the fast path. */
 bool mem_operand(const struct trans_insn *in, const ZydisDecodedOperand *op, bool code64, struct mem_operand *mem);
 
 /*
  * Emits the check that the access may be made, and the way to slow code when not. Destroys T0, T1 and EFLAGS (saved before). With `want_t0`
- * the result leaves T0 free. The slow code interprets the whole instruction: translate_resume() says where it comes back.
+ * the result leaves T0 free. The slow code interprets the whole instruction: translate_resume() says where it comes back. NULL: it shares
+ * an earlier check, and has no slow path.
  */
 struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const struct mem_operand *mem, bool want_t0,
                              struct mem_host *host);
@@ -153,13 +172,27 @@ struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const
 /* The operand's linear address into T0; uses T1. No flags are changed. */
 void mem_address(struct trans *t, const struct mem_operand *mem);
 
+/* ---- group.c ---- */
+
+/* Finds accesses that can share a check: sets `group`, and clears `faults` of those that follow. */
+void group_find(struct trans *t);
+
+/* Where bt->solo says of the check at RIP that it is not to be shared. */
+static inline unsigned group_solo_slot(uint64_t rip)
+{
+    return (unsigned)((rip * UINT64_C(0x9e3779b97f4a7c15)) >> 52) % BT_SOLO;
+}
+
 /* ---- recode.c ---- */
 
 /* NOP and PREFETCH: nothing at all, whatever their operands. */
 bool recode_is_hint(const struct trans_insn *in);
 
-/* Whether the instruction runs as it is, its operands replaced. */
-bool recode_knows(const struct trans *t, const struct trans_insn *in);
+/* Sets in->emit where the instruction runs as it is, its operands replaced. */
+void recode_classify(const struct trans *t, struct trans_insn *in);
+
+/* For an instruction whose emit() is recode: its memory operand, and whether it keeps T1. */
+void recode_note(const struct trans *t, struct trans_insn *in);
 bool recode(struct trans *t, const struct trans_insn *in);
 
 /* ---- simd.c ---- */

@@ -180,6 +180,8 @@ void x87_classify(const struct trans *t, struct trans_insn *in, const struct ins
     } else {
         return;
     }
+    recode_note(t, in);
+    in->keeps_t1 = false; /* FDP is computed there */
     in->traps = waits;
     in->faults = true; /* it may find its registers elsewhere */
 }
