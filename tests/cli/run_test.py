@@ -171,9 +171,9 @@ class Consoles(harness.Case):
 class Statistics(harness.Case):
     """--stats FILE."""
 
-    def stats(self, path):
+    def stats(self, path, engine="interp"):
         """Runs with it."""
-        return self.run_vireo("run", "--kernel", self.kernel("debug"), "--debug-exit", "--cpus", "2", "--stats", path)
+        return self.run_vireo("run", "--kernel", self.kernel("debug"), "--debug-exit", "--cpus", "2", "--engine", engine, "--stats", path)
 
     def test_contents(self):
         """Exits by reason, instructions, time by place, memory."""
@@ -192,6 +192,14 @@ class Statistics(harness.Case):
         self.assertLess(memory["own"], memory["peak"])
         self.assertEqual(len(stats["vcpus"]), 2)
         self.assertEqual(sorted(p.name for p in self.dir.iterdir()), ["debug", "stats.json"])
+
+    def test_interpreted(self):
+        """A translator tells which instructions it interpreted: here the one that ends the guest."""
+        path = self.dir / "stats.json"
+        for engine, untranslated in (("interp", {}), ("bt", {"out": 1})):
+            self.assertEqual(self.stats(path, engine).returncode, 0x2B)
+            stats = json.loads(path.read_text())
+            self.assertEqual((stats["untranslated"], stats["slow"]), (untranslated, {}), engine)
 
     def test_no_file_without_end(self):
         """A vireo that is killed leaves nothing half-written."""
