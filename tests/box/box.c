@@ -8,10 +8,12 @@
 #define BOX_TSC_HZ     UINT64_C(1000000000)
 #define BOX_CRYSTAL_HZ UINT64_C(25000000)
 
-/* No local APIC: nothing to acknowledge, and its MSRs are not there, except the base, which stays what it is at reset. */
+/* No local APIC, but for what the timer raises: its MSRs are not there, except the base, which stays what it is at reset. */
 static int apic_ack(void *apic)
 {
-    return -1;
+    struct box *box = apic;
+    vcpu_port_lower(&box->port, PIN_INTR);
+    return BOX_IRQ_VECTOR;
 }
 
 static int apic_msr_read(void *apic, uint32_t msr, uint64_t *val)
@@ -47,7 +49,7 @@ static const struct vcpu_apic_ops apic_ops = {
     .cr8_set = apic_cr8_set,
 };
 
-/* ---- the watchdog ---- */
+/* ---- the watchdog, which is the timer too ---- */
 
 #define LOOK_NS 5000000
 
@@ -59,20 +61,52 @@ static int64_t now_ns(void)
     return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
+/* When to look again: the lock is held. */
+static int64_t look(struct box *box)
+{
+    int64_t now = now_ns(), next = now + LOOK_NS;
+
+    if (box->deadline && now > box->deadline)
+        vcpu_port_raise(&box->port, PIN_KICK);
+    if (!box->irq_period)
+        return next;
+    if (now >= box->irq_next) {
+        vcpu_port_raise(&box->port, PIN_INTR);
+        box->irq_next = now + box->irq_period;
+    }
+    return box->irq_next < next ? box->irq_next : next;
+}
+
 static void *watch(void *opaque)
 {
     struct box *box = opaque;
 
     pthread_mutex_lock(&box->lock);
     while (!box->closing) {
-        int64_t next = now_ns() + LOOK_NS;
+        int64_t next = look(box);
         const struct timespec ts = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000};
-        pthread_cond_clockwait(&box->close, &box->lock, CLOCK_MONOTONIC, &ts);
-        if (box->deadline && now_ns() > box->deadline)
-            vcpu_port_raise(&box->port, PIN_KICK);
+        pthread_cond_clockwait(&box->changed, &box->lock, CLOCK_MONOTONIC, &ts);
     }
     pthread_mutex_unlock(&box->lock);
     return NULL;
+}
+
+static uint64_t irq_read(void *opaque, unsigned region, uint64_t off, unsigned len)
+{
+    return UINT64_MAX;
+}
+
+static void irq_write(void *opaque, unsigned region, uint64_t off, unsigned len, uint64_t val)
+{
+    struct box *box = opaque;
+
+    pthread_mutex_lock(&box->lock);
+    box->irq_period = (int64_t)(uint32_t)val * 1000;
+    box->irq_next = now_ns() + box->irq_period;
+    if (!box->irq_period)
+        vcpu_port_lower(&box->port, PIN_INTR);
+    pthread_cond_signal(&box->changed);
+    pthread_mutex_unlock(&box->lock);
 }
 
 static void kick(void *opaque)
@@ -101,13 +135,13 @@ enum engine_exit box_run(struct box *box, uint64_t limit, unsigned ms)
 static int start_watchdog(struct box *box, struct err *err)
 {
     pthread_mutex_init(&box->lock, NULL);
-    pthread_cond_init(&box->close, NULL);
+    pthread_cond_init(&box->changed, NULL);
     box->port.kick = kick;
     box->port.vcpu = box;
     int r = pthread_create(&box->watchdog, NULL, watch, box);
     if (!r)
         return 0;
-    pthread_cond_destroy(&box->close);
+    pthread_cond_destroy(&box->changed);
     pthread_mutex_destroy(&box->lock);
     return err_set(err, -r, "no thread for a watchdog");
 }
@@ -116,10 +150,10 @@ static void stop_watchdog(struct box *box)
 {
     pthread_mutex_lock(&box->lock);
     box->closing = true;
-    pthread_cond_signal(&box->close);
+    pthread_cond_signal(&box->changed);
     pthread_mutex_unlock(&box->lock);
     pthread_join(box->watchdog, NULL);
-    pthread_cond_destroy(&box->close);
+    pthread_cond_destroy(&box->changed);
     pthread_mutex_destroy(&box->lock);
 }
 
@@ -134,6 +168,11 @@ int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err 
         return r;
     bus_init(&box->pio, NULL);
     bus_init(&box->mmio, NULL);
+    const struct bus_region irq = {
+        .base = BOX_IRQ_PORT, .size = 4, .write = irq_write, .read = irq_read, .opaque = box};
+    r = bus_add(&box->pio, &irq);
+    if (r)
+        goto no_loop;
     r = loop_open(&box->loop, err);
     if (r)
         goto no_loop;

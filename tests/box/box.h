@@ -29,9 +29,18 @@ struct box {
     pthread_t watchdog;
     pthread_mutex_t lock; /* of what follows */
     int64_t deadline;     /* of the run, CLOCK_MONOTONIC in ns; 0: none */
+    int64_t irq_period;   /* ns; 0: no interrupts */
+    int64_t irq_next;     /* CLOCK_MONOTONIC */
     bool closing;
-    pthread_cond_t close;
+    pthread_cond_t changed;
 };
+
+/*
+ * A dword written to this port asks for an interrupt every so many microseconds, 0 for no more. It is the only device, and has
+ * nothing to be acknowledged.
+ */
+#define BOX_IRQ_PORT   0xe0
+#define BOX_IRQ_VECTOR 0x20
 
 /* engine: its name; ram_size in bytes. */
 int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err *err) MUST_CHECK;
