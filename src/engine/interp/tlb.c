@@ -36,8 +36,11 @@ void tlb_enter(struct tlb *tlb, uint64_t lin, const uint8_t *host, uint64_t gpa,
         note(tlb, slot);
     if (gpa & TLB_LARGE)
         tlb->large |= gib_bit(lin);
-    if (!(gpa & TLB_GLOBAL))
+    if (!(gpa & TLB_GLOBAL)) {
+        if (tlb->n_local < TLB_LOCAL)
+            tlb->local[tlb->n_local] = (uint16_t)slot;
         tlb->n_local++;
+    }
     e->read = lin & PAGE_MASK;
     e->write = write ? lin & PAGE_MASK : tlb_no_tag(slot);
     e->addend = (uint64_t)(uintptr_t)host - lin;
@@ -78,9 +81,11 @@ static void clear_local(struct tlb *tlb, unsigned slot, uint64_t arg)
 
 void tlb_clear_local(struct tlb *tlb)
 {
-    if (!tlb->n_local)
-        return;
-    for_each(tlb, clear_local, 0);
+    if (tlb->n_local > TLB_LOCAL)
+        for_each(tlb, clear_local, 0);
+    else
+        for (unsigned i = 0; i < tlb->n_local; i++)
+            clear_local(tlb, tlb->local[i], 0);
     tlb->n_local = 0;
 }
 

@@ -17,6 +17,7 @@
 #define TLB_BITS  12
 #define TLB_SIZE  (1u << TLB_BITS)
 #define TLB_NOTES 1024u
+#define TLB_LOCAL 64u
 
 /*
  * An entry hits when (tag == page of the address). A page that belongs into another slot stands for "ask the slow path", so that no
@@ -35,8 +36,9 @@ struct tlb_entry {
 struct tlb {
     struct tlb_entry entry[TLB_SIZE];
     unsigned n_notes; /* more than TLB_NOTES: not all slots in use are noted */
-    unsigned n_local; /* at least so many entries are not global */
+    unsigned n_local; /* entries made for pages that are not global; the first TLB_LOCAL are in `local` */
     uint64_t large;   /* a bit for each GiB modulo 64 that entries of large pages lie in */
+    uint16_t local[TLB_LOCAL];
     uint16_t notes[TLB_NOTES];
 };
 
