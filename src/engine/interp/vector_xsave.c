@@ -121,10 +121,13 @@ static void op_fxrstor(struct interp *c, const struct insn *in)
 
 static bool all_zero(const void *p, size_t len)
 {
-    const uint8_t *b = p;
-    while (len && !*b)
-        b++, len--;
-    return !len;
+    uint64_t any = 0, word;
+
+    for (size_t i = 0; i < len; i += sizeof(word)) {
+        memcpy(&word, (const uint8_t *)p + i, sizeof(word));
+        any |= word;
+    }
+    return !any;
 }
 
 static uint64_t in_use(struct interp *c)
