@@ -116,7 +116,7 @@ static void enter(struct bt *bt, const uint8_t *code)
         thunk_run(bt, code);
     else
         bt->leave = BT_LEAVE_NONE;
-    atomic_store(&bt->in_guest, false);
+    atomic_store_explicit(&bt->in_guest, false, memory_order_release);
 }
 
 /* The counted block has run up to the instruction at RIP, not included. */
@@ -275,7 +275,8 @@ static bool run_some(struct bt *bt)
         c->exit = ENGINE_DEBUG;
         return true;
     }
-    atomic_store(&bt->poll, 0);
+    if (atomic_load(&bt->poll))
+        atomic_store(&bt->poll, 0); /* before looking at what is due */
     if (is_due(bt) && interp_attend(c))
         return true;
     if (c->attention & ATTN_STEP) {
