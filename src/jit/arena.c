@@ -2,48 +2,37 @@
 #include "jit/arena.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define PAGE 4096
 
+/*
+ * Shared anonymous memory, and not a memfd, for the sake of perf: it looks into /tmp/perf-PID.map for memory that has no file, which to it
+ * is what the kernel calls "/dev/zero" or "//anon". A second mapping of shared pages comes from mremap() with an old size of 0.
+ */
 int jit_arena_open(struct jit_arena *arena, size_t size, struct err *err)
 {
-    int code;
-
     memset(arena, 0, sizeof(*arena));
     arena->size = align_up(size, PAGE);
-    arena->fd = memfd_create("vireo-code", MFD_CLOEXEC);
-    if (arena->fd < 0)
-        return err_set(err, -errno, "no memory for generated code: memfd_create: %s", strerror(errno));
-    if (ftruncate(arena->fd, (off_t)arena->size) < 0)
-        goto fail_fd;
-    arena->write = mmap(NULL, arena->size, PROT_READ | PROT_WRITE, MAP_SHARED, arena->fd, 0);
+    arena->write = mmap(NULL, arena->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (arena->write == MAP_FAILED)
-        goto fail_fd;
-    void *exec = mmap(NULL, arena->size, PROT_READ | PROT_EXEC, MAP_SHARED, arena->fd, 0);
-    if (exec == MAP_FAILED)
-        goto fail_write;
+        return err_set(err, -errno, "no memory for %zu bytes of generated code: %s", arena->size, strerror(errno));
+    void *exec = mremap(arena->write, 0, arena->size, MREMAP_MAYMOVE);
+    if (exec == MAP_FAILED || mprotect(exec, arena->size, PROT_READ | PROT_EXEC) < 0) {
+        int code = -errno;
+        if (exec != MAP_FAILED)
+            munmap(exec, arena->size);
+        munmap(arena->write, arena->size);
+        return err_set(err, code, "cannot map memory for generated code as executable: %s", strerror(-code));
+    }
     arena->exec = exec;
     return 0;
-
-fail_write:
-    code = -errno;
-    munmap(arena->write, arena->size);
-    close(arena->fd);
-    return err_set(err, code, "cannot map memory for generated code as executable: %s", strerror(-code));
-fail_fd:
-    code = -errno;
-    close(arena->fd);
-    return err_set(err, code, "no memory for %zu bytes of generated code: %s", arena->size, strerror(-code));
 }
 
 void jit_arena_close(struct jit_arena *arena)
 {
     munmap((void *)arena->exec, arena->size);
     munmap(arena->write, arena->size);
-    close(arena->fd);
 }
 
 uint8_t *jit_arena_alloc(struct jit_arena *arena, size_t len)
@@ -62,7 +51,7 @@ void jit_arena_trim(struct jit_arena *arena, uint8_t *piece, size_t used)
 
 void jit_arena_reset(struct jit_arena *arena)
 {
-    /* Left as it is where the host cannot punch holes: the pages are then written over. */
-    (void)!fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)arena->size);
+    /* Left as it is where the host cannot: the pages are then written over. */
+    (void)!madvise(arena->write, arena->size, MADV_REMOVE);
     arena->used = 0;
 }

@@ -1,5 +1,5 @@
 /*
- * Memory for generated code that is never writable and executable at one address: a memfd mapped twice, written through one
+ * Memory for generated code that is never writable and executable at one address: shared pages mapped twice, written through one
  * alias and run through the other. Pieces are given out one after another and taken back all at once. Knows no guest.
  *
  * Threads: one at a time allocates and writes; code may run on any thread while others do so, until jit_arena_reset().
@@ -14,7 +14,6 @@
 #define JIT_ARENA_ALIGN 16 /* bytes, of every piece */
 
 struct jit_arena {
-    int fd;
     uint8_t *write;      /* PROT_READ | PROT_WRITE */
     const uint8_t *exec; /* PROT_READ | PROT_EXEC, the same pages */
     size_t size, used;   /* bytes */
