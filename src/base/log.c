@@ -18,6 +18,11 @@ void log_set_raw(bool raw)
     atomic_store(&log_raw, raw);
 }
 
+bool log_is_raw(void)
+{
+    return atomic_load(&log_raw);
+}
+
 void log_at(enum log_level level, const char *fmt, ...)
 {
     static const char *const names[] = {"", "", "warning: ", "info: ", "debug: "};

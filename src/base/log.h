@@ -13,6 +13,7 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_NOTICE, LOG_LEVEL_WARN, LOG_LEVEL_IN
 
 void log_set_level(enum log_level level);
 void log_set_raw(bool raw);
+bool log_is_raw(void);
 void log_at(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 #define log_error(...)  log_at(LOG_LEVEL_ERROR, __VA_ARGS__)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "cli/trace.h"
 #include "console/console.h"
 #include "engine/engine.h"
 #include "gdb/gdb_stub.h"
@@ -35,6 +36,8 @@ const char *option_argument(const struct option_spec *spec)
         return console_list + 1; /* behind the first bar */
     case OPTION_GDB:
         return GDB_STUB_ARGUMENT;
+    case OPTION_TRACE:
+        return TRACE_KINDS;
     case OPTION_FLAG:
         return NULL;
     default:
@@ -200,6 +203,12 @@ static int parse_value(const struct option_spec *spec, const char *text, void *v
         return parse_count(spec, text, at, err);
     case OPTION_SECONDS:
         return parse_seconds(spec, text, at, err);
+    case OPTION_TRACE:
+        *(unsigned *)at = trace_parse(text);
+        if (!*(unsigned *)at)
+            r = err_set(err, -EINVAL, "--%s '%.100s': accepted is " TRACE_KINDS ", or several with commas between",
+                        spec->name, text);
+        return r;
     case OPTION_LOCKSTEP:
         return parse_lockstep(spec, text, at, err);
     case OPTION_FLAG:

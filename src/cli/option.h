@@ -22,7 +22,8 @@ enum option_kind {
     OPTION_SECONDS,   /* given in seconds, kept in nanoseconds */
     OPTION_FLAG,      /* takes no value */
     OPTION_LOCKSTEP,
-    OPTION_GDB, /* as gdb_stub_check() takes it */
+    OPTION_TRACE, /* kept as TRACE_ bits */
+    OPTION_GDB,   /* as gdb_stub_check() takes it */
 };
 
 #define OPTION_TYPE_TEXT      const char *
@@ -36,6 +37,7 @@ enum option_kind {
 #define OPTION_TYPE_SECONDS   int64_t
 #define OPTION_TYPE_FLAG      bool
 #define OPTION_TYPE_GDB       const char *
+#define OPTION_TYPE_TRACE     unsigned
 #define OPTION_TYPE_LOCKSTEP  struct option_lockstep
 
 /* ENGINE[,every=BLOCKS][,memory=INSTRUCTIONS][,from=SECONDS], see engine/lockstep/lockstep.h */

@@ -20,6 +20,7 @@
 #include "cli/outfile.h"
 #include "cli/run_options.h"
 #include "cli/stats.h"
+#include "cli/trace.h"
 #include "console/console.h"
 #include "engine/lockstep/lockstep.h"
 #include "gdb/gdb_stub.h"
@@ -31,6 +32,7 @@ struct run {
     struct machine *machine;
     struct gdb_stub *gdb; /* or NULL */
     struct lockstep lockstep;
+    struct trace trace;
     struct console_hooks hooks;
     sigset_t blocked;
     struct loop_fd signals;
@@ -303,6 +305,27 @@ static int configure(struct run *run, const struct run_options *o, struct machin
     return 0;
 }
 
+static int open_trace(struct run *run, const struct run_options *o, struct machine_conf *conf, struct err *err)
+{
+    if (o->trace_file && !o->trace)
+        return err_set(err, -EINVAL, "--trace-file '%.100s': needs --trace, with " TRACE_KINDS, o->trace_file);
+    if (!o->trace && !o->perf_map)
+        return 0;
+    conf->trace = &run->trace.hooks;
+    return trace_open(&run->trace, o->trace, o->trace_file, o->perf_map, err);
+}
+
+/* When nothing writes to it any more. */
+static void close_trace(struct run *run, const struct run_options *options, struct outcome *o)
+{
+    int r = trace_close(&run->trace);
+
+    if (r < 0) {
+        log_error("--trace-file '%s': %s", options->trace_file ? options->trace_file : "standard error", strerror(-r));
+        o->status = STATUS_FAILED;
+    }
+}
+
 /* Everything from the options to the outcome; -errno, and what is wrong, where the guest did not get to run. */
 static int run_options(struct run *run, const struct run_options *options, struct outcome *o, struct err *err)
 {
@@ -314,11 +337,14 @@ static int run_options(struct run *run, const struct run_options *options, struc
 
     if (r < 0)
         goto free_append;
+    r = open_trace(run, options, &conf, err);
+    if (r < 0)
+        goto free_append;
     if (options->stats) {
         r = outfile_open(&stats, options->stats, err);
         if (r < 0) {
             err_prefix(err, "--stats");
-            goto free_append;
+            goto close_trace;
         }
     }
     r = open_machine(run, &conf, options, err);
@@ -344,6 +370,8 @@ static int run_options(struct run *run, const struct run_options *options, struc
 
 close_stats:
     outfile_close(&stats);
+close_trace:
+    close_trace(run, options, o);
 free_append:
     free(o->stats);
     free(append);

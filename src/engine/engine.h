@@ -114,12 +114,37 @@ struct engine_debug {
         *hit; /* set when run() returns ENGINE_DEBUG: the breakpoint met, or NULL for the step */
 };
 
+/* A stretch of the guest's code that an engine has made code of the host's of, or decoded. */
+struct engine_code {
+    unsigned vcpu;
+    const char *
+        name; /* NULL: it is the guest's; else what this code of the engine's own is for, and there is none of the guest's */
+    uint64_t lin;  /* linear address of the guest's code */
+    unsigned size; /* 2, 4 or 8: as CS gives it */
+    unsigned cpl;
+    const uint8_t *guest;
+    size_t guest_len;
+    const uint8_t *host; /* where it runs */
+    size_t host_len;     /* 0: decoded only */
+};
+
+/* Who watches an engine at work. Called on the vCPU's thread, inside run() or vcpu_open(). */
+struct engine_trace {
+    void *opaque;
+    void (*code)(void *opaque, const struct engine_code *code); /* or NULL */
+    /* The guest's instruction at `rip` needs more than its engine; `detail`: port, address, MSR, vector, or 0. Or NULL. */
+    void (*exit)(void *opaque, unsigned vcpu, enum engine_exit_reason reason, uint64_t rip, uint64_t detail);
+    /* Before the instruction at `rip` an interrupt or NMI came, and has led to `handler`. Or NULL. */
+    void (*interrupt)(void *opaque, unsigned vcpu, unsigned vector, uint64_t rip, uint64_t handler);
+};
+
 /* What the vCPUs of a VM share. */
 struct engine_conf {
     struct ram *ram;
     unsigned n_vcpus;
-    uint64_t code_cache;       /* bytes of translated code, all vCPUs together; 0: as the engine likes */
-    struct lockstep *lockstep; /* engine/lockstep/lockstep.h; for the engine of that name alone */
+    const struct engine_trace *trace; /* or NULL; outlives the engine */
+    uint64_t code_cache;              /* bytes of translated code, all vCPUs together; 0: as the engine likes */
+    struct lockstep *lockstep;        /* engine/lockstep/lockstep.h; for the engine of that name alone */
 };
 
 #define ENGINE_CODE_CACHE_LEAST (1 * MIB)

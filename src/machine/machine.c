@@ -86,6 +86,7 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
     const struct vm_conf vm_conf = {
         .engine = conf->engine,
         .lockstep = conf->lockstep,
+        .trace = conf->trace,
         .ram_size = conf->ram_size,
         .ram_low_max = MEMMAP_LOW_MAX,
         .n_vcpus = conf->n_cpus,

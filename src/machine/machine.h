@@ -17,12 +17,13 @@
 
 struct machine_conf {
     const struct engine_type *engine;
-    struct lockstep *lockstep; /* see struct engine_conf */
-    const char *kernel;        /* path: bzImage, ELF64 with a PVH note, or multiboot 1 ELF32 */
-    const char *initrd;        /* path, or NULL */
-    const char *append;        /* the kernel's command line, or NULL */
-    uint64_t ram_size;         /* bytes, whole 4 KiB pages, MACHINE_RAM_LEAST to MACHINE_RAM_MOST */
-    unsigned n_cpus;           /* 1 to VM_MAX_VCPUS */
+    const struct engine_trace *trace; /* see struct engine_conf */
+    struct lockstep *lockstep;        /* see struct engine_conf */
+    const char *kernel;               /* path: bzImage, ELF64 with a PVH note, or multiboot 1 ELF32 */
+    const char *initrd;               /* path, or NULL */
+    const char *append;               /* the kernel's command line, or NULL */
+    uint64_t ram_size;                /* bytes, whole 4 KiB pages, MACHINE_RAM_LEAST to MACHINE_RAM_MOST */
+    unsigned n_cpus;                  /* 1 to VM_MAX_VCPUS */
     uint64_t code_cache; /* bytes of translated code, ENGINE_CODE_CACHE_LEAST to _MOST, or 0: the engine's own idea */
     bool debug_exit;     /* port 0xf4 ends the VM with status (v << 1) | 1 */
     bool no_reboot;      /* a reset ends the VM */

@@ -53,8 +53,11 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
         .mmio = &vm->mmio,
         .power = {.request = on_power_request, .opaque = vm},
     };
-    const struct engine_conf engine_conf = {
-        .ram = &vm->ram, .n_vcpus = conf->n_vcpus, .code_cache = conf->code_cache, .lockstep = conf->lockstep};
+    const struct engine_conf engine_conf = {.ram = &vm->ram,
+                                            .n_vcpus = conf->n_vcpus,
+                                            .code_cache = conf->code_cache,
+                                            .lockstep = conf->lockstep,
+                                            .trace = conf->trace};
     r = ram_open(&vm->ram, conf->ram_size, conf->ram_low_max, err);
     if (r < 0)
         goto fail;

@@ -31,8 +31,9 @@ enum vm_end {
 
 struct vm_conf {
     const struct engine_type *engine;
-    struct lockstep *lockstep; /* see struct engine_conf */
-    uint64_t ram_size;         /* bytes */
+    const struct engine_trace *trace; /* see struct engine_conf */
+    struct lockstep *lockstep;        /* see struct engine_conf */
+    uint64_t ram_size;                /* bytes */
     uint64_t ram_low_max;
     unsigned n_vcpus;
     uint64_t code_cache; /* bytes of translated code; 0: the engine's own idea */

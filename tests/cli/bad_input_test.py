@@ -41,6 +41,10 @@ WRONG = [
     *((["run", "--lockstep", spec], ["--lockstep", f"'{spec}'", "interp", "every=BLOCKS", "memory=INSTRUCTIONS", "from=SECONDS"])
       for spec in ("", "warp", "interp,", "interp,,every=1", "interp,every", "interp,every=", "interp,every=0", "interp,every=4294967296",
                    "interp,memory=-1", "interp,from=x", "interp,until=1", "interp every=1")),
+    *((["run", "--trace", kinds], ["--trace", f"'{kinds}'", "blocks|exits|irq"])
+      for kinds in ("", "all", "block", "exits,", ",exits", "exits,,irq", "exits|irq", "exits, irq", "EXITS")),
+    (["run", "--trace-file", "x"], ["--trace-file", "'x'", "--trace"]),
+    (["run", "--trace", "irq", "--trace-file", "/nonexistent/x"], ["--trace-file", "'/nonexistent/x'", "No such file"]),
     (["run", "--lockstep", "interp", "--cpus", "2"], ["--lockstep", "--cpus 2", "one CPU"]),
     (["run", "--lockstep", "interp", "--gdb", "tcp:localhost:1"], ["--lockstep", "--gdb", "tcp:localhost:1"]),
     (["run", "--memory", "8M", "--cpus", "x"], ["--cpus", "'x'"]),

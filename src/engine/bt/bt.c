@@ -438,6 +438,7 @@ static int open_translator(struct bt *bt, struct err *err)
         err_set(err, ret, "code cache of %zu bytes: too small", (size_t)size);
         goto close_arena;
     }
+    thunk_trace(bt);
     ret = cache_open(bt, err);
     if (ret < 0)
         goto close_arena;

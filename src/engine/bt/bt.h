@@ -168,6 +168,9 @@ static inline struct bt *bt_of(struct interp *c)
 /* Generates them at the arena's start. 0 or -ENOSPC. */
 int thunk_open(struct bt *bt) MUST_CHECK;
 
+/* Tells whoever traces code of them. */
+void thunk_trace(const struct bt *bt);
+
 /* Runs guest code from `code` until it leaves; bt->leave tells why. */
 void thunk_run(struct bt *bt, const uint8_t *code);
 

@@ -139,6 +139,21 @@ static void enlist(struct bt *bt, struct bt_block *block)
     bt->stats.host_bytes += (uint64_t)(block->code_end - block->code);
 }
 
+static void trace_block(const struct bt *bt, const struct bt_block *block)
+{
+    const struct engine_code code = {
+        .vcpu = bt->c.conf.index,
+        .lin = block->rip,
+        .size = block->mode & BT_MODE_64 ? 8 : 4,
+        .cpl = (block->mode & BT_MODE_CPL) >> BT_MODE_CPL_SHIFT,
+        .guest = block->source,
+        .guest_len = block->source_len,
+        .host = block->code,
+        .host_len = (size_t)(block->code_end - block->code),
+    };
+    interp_trace_code(&bt->c, &code);
+}
+
 /* What came of trying to make a block. */
 enum made { MADE, NO_ROOM, NO_MEMORY, CROSSES };
 
@@ -166,6 +181,7 @@ static enum made try(struct bt *bt, const struct place *at, unsigned max, struct
         goto undo;
     if (translate(bt, block, bytes, avail, max, room, len)) {
         enlist(bt, block);
+        trace_block(bt, block);
         *blockp = block;
         return MADE;
     }

@@ -177,6 +177,35 @@ int thunk_open(struct bt *bt)
     return 0;
 }
 
+void thunk_trace(const struct bt *bt)
+{
+    const struct bt_thunks *th = &bt->thunks;
+    const uint8_t *enter;
+
+    memcpy(&enter, &th->enter, sizeof(enter));
+    const struct {
+        const char *name;
+        const uint8_t *at;
+    } thunks[] = {
+        {"enter", enter},
+        {"leave", th->untranslated[0]},
+        {"syscall", th->light_syscall},
+        {"sysret", th->light_sysret},
+        {"iret", th->light_iret},
+        {"string", th->light_string},
+        {"rdtsc", th->light_tsc},
+        {NULL, th->end},
+    };
+
+    for (unsigned i = 0; thunks[i].name; i++) {
+        const struct engine_code code = {.vcpu = bt->c.conf.index,
+                                         .name = thunks[i].name,
+                                         .host = thunks[i].at,
+                                         .host_len = (size_t)(thunks[i + 1].at - thunks[i].at)};
+        interp_trace_code(&bt->c, &code);
+    }
+}
+
 /* Status flags between RFLAGS and what LAHF and SETO AL leave in AX. */
 static uint16_t flags_pack(uint64_t rflags)
 {

@@ -314,6 +314,19 @@ static struct code_block *build_crossing(struct interp *c, struct code_block *bl
     return block;
 }
 
+static void trace_block(const struct interp *c, const struct code_block *block, uint64_t lin)
+{
+    const struct engine_code code = {
+        .vcpu = c->conf.index,
+        .lin = lin,
+        .size = c->code_size,
+        .cpl = x86_cpl(&c->st),
+        .guest = block->src,
+        .guest_len = block->len,
+    };
+    interp_trace_code(c, &code);
+}
+
 static struct code_block *build(struct interp *c, uint64_t lin, uint64_t gpa, const uint8_t *host)
 {
     const struct ram *ram = c->conf.ram;
@@ -341,6 +354,7 @@ static struct code_block *build(struct interp *c, uint64_t lin, uint64_t gpa, co
     if (!fill(c, block, &source))
         return build_crossing(c, block, lin);
     commit(c, block, bytes, block->src_len);
+    trace_block(c, block, lin);
     return block;
 }
 

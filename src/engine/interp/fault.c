@@ -271,7 +271,7 @@ static struct event take_fault(struct interp *c)
                        .rip = st->rip};
 
     c->cur = NULL;
-    c->conf.stats->exits[ENGINE_EXIT_EXCEPTION]++;
+    interp_exit(c, ENGINE_EXIT_EXCEPTION, ev.vector);
     c->debug_hit = 0;
     if (ev.vector == X86_PF)
         st->cr2 = c->fault.cr2;

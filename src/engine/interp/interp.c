@@ -55,9 +55,18 @@ static bool leave_to_debugger(struct interp *c)
     return leave(c, ENGINE_DEBUG);
 }
 
+void interp_exit(struct interp *c, enum engine_exit_reason reason, uint64_t detail)
+{
+    const struct engine_trace *trace = c->engine->trace;
+
+    c->conf.stats->exits[reason]++;
+    if (UNLIKELY(trace != NULL) && trace->exit)
+        trace->exit(trace->opaque, c->conf.index, reason, c->cur ? interp_rip(c, c->cur) : c->st.rip, detail);
+}
+
 static bool shutdown(struct interp *c)
 {
-    c->conf.stats->exits[ENGINE_EXIT_SHUTDOWN]++;
+    interp_exit(c, ENGINE_EXIT_SHUTDOWN, 0);
     return leave(c, ENGINE_SHUTDOWN);
 }
 
@@ -72,6 +81,20 @@ static uint32_t wanted_pins(const struct x86_state *st)
     return pins;
 }
 
+/* What was acknowledged goes to its handler. false: triple fault. */
+static bool deliver(struct interp *c, uint8_t vector, bool nmi)
+{
+    const struct engine_trace *trace = c->engine->trace;
+    uint64_t rip = c->st.rip;
+
+    c->st.activity = X86_RUNNING;
+    c->debugger.moved = true;
+    bool ok = nmi ? fault_nmi(c) : fault_interrupt(c, vector);
+    if (UNLIKELY(trace != NULL) && trace->interrupt)
+        trace->interrupt(trace->opaque, c->conf.index, vector, rip, c->st.rip);
+    return ok;
+}
+
 /* Delivers an NMI or an interrupt that is due (SDM Vol. 3A 6.7, 6.8). false: triple fault. */
 static bool interrupt(struct interp *c, uint32_t pending)
 {
@@ -82,19 +105,15 @@ static bool interrupt(struct interp *c, uint32_t pending)
         return true;
     if ((pending & PIN_NMI) && !st->nmi_blocked) {
         vcpu_port_take_nmi(c->conf.port);
-        c->conf.stats->exits[ENGINE_EXIT_NMI]++;
-        st->activity = X86_RUNNING;
-        c->debugger.moved = true;
-        return fault_nmi(c);
+        interp_exit(c, ENGINE_EXIT_NMI, X86_NMI);
+        return deliver(c, X86_NMI, true);
     }
     if ((pending & PIN_INTR) && (st->rflags & X86_FLAG_IF)) {
         int vector = c->conf.port->apic_ops->ack(c->conf.port->apic);
         if (vector < 0)
             return true;
-        c->conf.stats->exits[ENGINE_EXIT_INTERRUPT]++;
-        st->activity = X86_RUNNING;
-        c->debugger.moved = true;
-        return fault_interrupt(c, (uint8_t)vector);
+        interp_exit(c, ENGINE_EXIT_INTERRUPT, (uint64_t)vector);
+        return deliver(c, (uint8_t)vector, false);
     }
     return true;
 }
@@ -111,7 +130,7 @@ bool interp_attend(struct interp *c)
     if (UNLIKELY(debugger_done(c)) && !((c->attention & ATTN_EXIT) && c->exit != ENGINE_HALT))
         return leave_to_debugger(c);
     if (pending & (PIN_INIT | PIN_SIPI | PIN_KICK)) {
-        c->conf.stats->exits[ENGINE_EXIT_KICK]++;
+        interp_exit(c, ENGINE_EXIT_KICK, 0);
         return leave(c, ENGINE_KICKED);
     }
     if (!(debugger_steps(c) && c->st.activity == X86_RUNNING) && !interrupt(c, pending))
@@ -305,6 +324,7 @@ int interp_engine_init(struct engine *engine, const struct engine_conf *conf, st
     if (!engine->vcpus)
         return err_set(err, -ENOMEM, "engine: out of memory");
     engine->ram = conf->ram;
+    engine->trace = conf->trace;
     engine->n_vcpus = conf->n_vcpus;
     bind_map_init(&engine->map);
     pthread_mutex_init(&engine->bus_lock, NULL);

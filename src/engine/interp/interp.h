@@ -160,6 +160,9 @@ enum {
     ATTN_EXIT = 1 << 2,    /* leave run() with `exit` */
 };
 
+/* Counts a way out of the guest's instructions, and tells whoever traces it; `detail` as in struct engine_trace. */
+void interp_exit(struct interp *c, enum engine_exit_reason reason, uint64_t detail);
+
 /* ---- fault.c ---- */
 
 _Noreturn void interp_raise(struct interp *c, enum x86_vector vector);

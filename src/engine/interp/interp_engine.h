@@ -10,6 +10,7 @@ extern const struct engine_type interp_engine;
 
 struct engine {
     struct ram *ram;
+    const struct engine_trace *trace; /* or NULL */
     struct bind_map map;
     pthread_mutex_t bus_lock;  /* LOCKed accesses that one host instruction cannot make: across pages, or to devices */
     pthread_mutex_t code_lock; /* one code_mark() at a time; guards vcpus */
@@ -40,6 +41,14 @@ static inline uint64_t interp_left(const struct interp *c)
 
 /* Between instructions, when something may be due: answers it. true: leave run() with c->exit. */
 bool interp_attend(struct interp *c);
+
+/* Tells whoever traces code of a stretch that has just been decoded or translated. */
+static inline void interp_trace_code(const struct interp *c, const struct engine_code *code)
+{
+    const struct engine_trace *trace = c->engine->trace;
+    if (UNLIKELY(trace != NULL) && trace->code)
+        trace->code(trace->opaque, code);
+}
 
 /*
  * One instruction at c->st.rip, with all that ATTN_STEP asks for around it; or, where only a debugger asks for it, those before the next

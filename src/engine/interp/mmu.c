@@ -36,7 +36,7 @@ void mmu_bus(struct interp *c, struct bus *bus, uint64_t addr, void *data, unsig
 {
     bool write = reason == ENGINE_EXIT_PIO_OUT || reason == ENGINE_EXIT_MMIO_WRITE;
 
-    c->conf.stats->exits[reason]++;
+    interp_exit(c, reason, addr);
     if (c->bus_count++ % BUS_SAMPLE) {
         bus_access(bus, addr, data, len, write);
         return;

@@ -143,7 +143,7 @@ static void op_mov_from_cr(struct interp *c, const struct insn *in)
     uint64_t v = 0;
 
     need_cpl0(c);
-    c->conf.stats->exits[ENGINE_EXIT_CR_ACCESS]++;
+    interp_exit(c, ENGINE_EXIT_CR_ACCESS, in->imm);
     switch (in->imm) {
     case 0:
         v = st->cr0;
@@ -168,7 +168,7 @@ static void op_mov_to_cr(struct interp *c, const struct insn *in)
     uint64_t v = *(const uint64_t *)interp_reg(c, in->reg);
 
     need_cpl0(c);
-    c->conf.stats->exits[ENGINE_EXIT_CR_ACCESS]++;
+    interp_exit(c, ENGINE_EXIT_CR_ACCESS, in->imm);
     if (in->size != 8)
         v = (uint32_t)v;
     switch (in->imm) {
@@ -269,7 +269,7 @@ static void op_rdmsr(struct interp *c, const struct insn *in)
     uint64_t v = 0;
 
     need_cpl0(c);
-    c->conf.stats->exits[ENGINE_EXIT_MSR_READ]++;
+    interp_exit(c, ENGINE_EXIT_MSR_READ, (uint32_t)c->st.gpr[X86_RCX]);
     if (msr_read(&env, (uint32_t)c->st.gpr[X86_RCX], &v) < 0)
         gp0(c);
     set_edx_eax(c, v);
@@ -281,7 +281,7 @@ static void op_wrmsr(struct interp *c, const struct insn *in)
     uint64_t efer = c->st.efer;
 
     need_cpl0(c);
-    c->conf.stats->exits[ENGINE_EXIT_MSR_WRITE]++;
+    interp_exit(c, ENGINE_EXIT_MSR_WRITE, (uint32_t)c->st.gpr[X86_RCX]);
     if (msr_write(&env, (uint32_t)c->st.gpr[X86_RCX], edx_eax(c)) < 0)
         gp0(c);
     if (c->st.efer != efer) {
@@ -324,7 +324,7 @@ static void op_cpuid(struct interp *c, const struct insn *in)
     uint64_t apic_base = 0;
     struct x86_cpuid_regs r;
 
-    c->conf.stats->exits[ENGINE_EXIT_CPUID]++;
+    interp_exit(c, ENGINE_EXIT_CPUID, (uint32_t)st->gpr[X86_RAX]);
     if (msr_read(&env, 0x1b, &apic_base) < 0)
         apic_base = 0;
     r = x86_cpuid(c->conf.cpuid, st, apic_base & (1u << 11), (uint32_t)st->gpr[X86_RAX], (uint32_t)st->gpr[X86_RCX]);
@@ -387,7 +387,7 @@ static void op_invpcid(struct interp *c, const struct insn *in)
 static void op_hlt(struct interp *c, const struct insn *in)
 {
     need_cpl0(c);
-    c->conf.stats->exits[ENGINE_EXIT_HLT]++;
+    interp_exit(c, ENGINE_EXIT_HLT, 0);
     c->st.activity = X86_HALTED;
     c->exit = ENGINE_HALT;
     c->attention |= ATTN_EXIT | ATTN_RECHECK;

@@ -256,6 +256,7 @@ static int lockstep_open(struct engine **enginep, const struct engine_conf *conf
     if (r < 0)
         goto close_ram;
     own.ram = &engine->copy;
+    own.trace = NULL; /* one of the two is enough */
     r = engine->conf->follower->open(&engine->side[FOLLOWER], &own, err);
     if (r < 0)
         goto close_leader;
