@@ -52,7 +52,7 @@ class Guest(harness.Case):
 
     def test_two_cpus(self):
         """A vCPU for each thread."""
-        self.check(2, 100000)
+        self.check(2, 40000)
 
 
 if __name__ == "__main__":
