@@ -85,6 +85,16 @@ void emit_mem(struct emit *e, enum emit_width w, unsigned op, unsigned reg, unsi
         emit8(e, (uint8_t)disp);
 }
 
+void emit_mem_disp32(struct emit *e, enum emit_width w, unsigned op, unsigned reg, unsigned base, int32_t disp)
+{
+    put_rex(e, w == EMIT_64, reg & 8, false, base & 8);
+    put_opcode(e, op);
+    emit8(e, (uint8_t)(0x80 | (reg & 7) << 3 | (base & 7)));
+    if ((base & 7) == EMIT_RSP)
+        emit8(e, 0x24);
+    emit32(e, (uint32_t)disp);
+}
+
 void emit_abs(struct emit *e, enum emit_width w, unsigned op, unsigned reg, uint32_t addr)
 {
     emit_mem(e, w, op, reg, EMIT_NONE, EMIT_NONE, 0, (int32_t)addr);
@@ -104,6 +114,7 @@ void emit_mov_imm(struct emit *e, unsigned reg, uint64_t v)
         put_rex(e, true, false, false, reg & 8);
         emit8(e, (uint8_t)(0xb8 | (reg & 7)));
         emit64(e, v);
+        e->n_wide++;
     }
 }
 
@@ -120,8 +131,18 @@ void emit_shr(struct emit *e, enum emit_width w, unsigned reg, uint8_t n)
     EMIT(e, 0xc1, (uint8_t)(0xe8 | (reg & 7)), n);
 }
 
+static void note_far(struct emit *e, const uint8_t *at, const uint8_t *target)
+{
+    if (target >= e->start + e->exec && target <= e->end + e->exec)
+        return;
+    if (e->n_far < EMIT_FARS)
+        e->far[e->n_far] = (uint16_t)(at - e->start);
+    e->n_far++;
+}
+
 static void put_displacement(struct emit *e, const uint8_t *target)
 {
+    note_far(e, e->p, target);
     emit32(e, (uint32_t)(target - (emit_here(e) + 4)));
 }
 
@@ -151,10 +172,12 @@ uint8_t *emit_jcc_later(struct emit *e, unsigned cc)
     return e->p - 4;
 }
 
-void emit_patch(const struct emit *e, uint8_t *at, const uint8_t *target)
+void emit_patch(struct emit *e, uint8_t *at, const uint8_t *target)
 {
-    if (!e->full)
-        store_le32(at, (uint32_t)(target - (at + e->exec + 4)));
+    if (e->full)
+        return;
+    note_far(e, at, target);
+    store_le32(at, (uint32_t)(target - (at + e->exec + 4)));
 }
 
 void emit_align(struct emit *e, unsigned align)

@@ -14,10 +14,16 @@
 
 #include "base/util.h"
 
+#define EMIT_FARS 160
+
 struct emit {
     uint8_t *start, *p, *end; /* where code is written */
     ptrdiff_t exec;           /* from there to where it runs */
     bool full;
+    /* For whoever wants to move the code: */
+    unsigned n_wide; /* MOVs of 64-bit constants in it */
+    unsigned n_far;  /* displacements that lead out of it; `far` has the first of them, as offsets from `start` */
+    uint16_t far[EMIT_FARS];
 };
 
 enum emit_reg {
@@ -82,6 +88,9 @@ void emit_rr(struct emit *e, enum emit_width w, unsigned op, unsigned reg, unsig
 void emit_mem(struct emit *e, enum emit_width w, unsigned op, unsigned reg, unsigned base, unsigned index,
               unsigned scale, int32_t disp);
 
+/* The same with a displacement of 32 bits, whatever its value: the last four bytes. */
+void emit_mem_disp32(struct emit *e, enum emit_width w, unsigned op, unsigned reg, unsigned base, int32_t disp);
+
 /* op with a memory operand at an absolute address below 2 GiB. */
 void emit_abs(struct emit *e, enum emit_width w, unsigned op, unsigned reg, uint32_t addr);
 
@@ -103,7 +112,7 @@ uint8_t *emit_jmp_later(struct emit *e);
 uint8_t *emit_jcc_later(struct emit *e, unsigned cc);
 
 /* Points the jump whose displacement is at `at` (writable address) to `target` (where it runs). */
-void emit_patch(const struct emit *e, uint8_t *at, const uint8_t *target);
+void emit_patch(struct emit *e, uint8_t *at, const uint8_t *target);
 
 /* Fills up to a multiple of `align` with the long no-operations. */
 void emit_align(struct emit *e, unsigned align);

@@ -197,7 +197,7 @@ static void join(struct bt *bt, uint32_t number, struct bt_block *to, uint64_t e
     if (evictions != bt->stats.evictions || bt->counted)
         return;
     struct bt_link *link = cache_link(bt, number);
-    if (link->from->dead)
+    if (link->from->dead || link->rip != to->rip) /* or it was moved by now */
         return;
     cache_join(bt, link, to);
     if (link->from->unhooked)

@@ -5,6 +5,7 @@
  *   mode.c       what a translation depends on besides its bytes and address
  *   cache.c      translated blocks: finding and making
  *   segment.c    room for them, and eviction
+ *   move.c       a block's code once more, at another linear address
  *   link.c       direct jumps between them
  *   page.c       invalidation: blocks whose bytes change
  *   jump.c       the jump caches, through which indirect and far-off jumps find their blocks
@@ -92,6 +93,7 @@ struct bt_stats {
     uint64_t blocks, guest_bytes, host_bytes, guest_insns; /* translated so far */
     uint64_t slow, misses, links, polls;                   /* ways out of generated code */
     uint64_t interpreted;                                  /* instructions in modes that are not translated */
+    uint64_t copied, moved;                                /* blocks made from one at another linear address */
     uint64_t invalidated, evictions; /* blocks dropped since their bytes changed; segments emptied */
     uint64_t mnemonics[ENGINE_N_INTERPRETED][ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* of the slow ones */
 };
@@ -204,7 +206,8 @@ struct bt_block {
     const uint8_t *source;  /* the bytes it was made from */
     const uint8_t *lengths; /* of its instructions */
     const struct bt_trap *traps;
-    uint16_t n_traps;
+    const uint16_t *relocs; /* translate.h: what changes with its linear address; NULL: it cannot be moved */
+    uint16_t n_traps, n_relocs;
     bool crosses;  /* its only instruction ends on the next page */
     bool global;   /* its pages' mappings are */
     bool dead;     /* invalidated: may still run to its next exit, is found no more */
@@ -224,6 +227,7 @@ struct bt_link {
     /* Offsets in the block's code. */
     uint32_t at;      /* its displacement, where it is written */
     uint32_t stub;    /* where it leads while it has no target: asks for one */
+    uint32_t number;  /* where the stub has the link's number */
     uint32_t through; /* or when it cannot have one: jumps through the jump cache; 0 where there is none */
     uint16_t n;       /* instructions of its block up to it */
     bool live;        /* comes with the flags in EFLAGS */

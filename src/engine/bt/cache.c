@@ -17,6 +17,8 @@
 #define CODE_PER_BUCKET 512 /* bytes: about a block's */
 #define BUCKET_BITS_MIN 10
 #define BUCKET_BITS_MAX 20
+#define MAX_TWINS \
+    4 /* blocks of the same code under different linear addresses; then the one found longest ago is moved */
 
 /* What a block is found by, and where its bytes are. */
 struct place {
@@ -100,6 +102,18 @@ static struct bt_block *look_up(struct bt *bt, struct place *at)
             return block;
     }
     return NULL;
+}
+
+/* So that the last of a bucket is the one found longest ago. */
+static void to_front(struct bt *bt, struct bt_block *block)
+{
+    struct bt_block **head = bucket(bt->cache, block->gpa, block->mode), **at = head;
+
+    while (*at != block)
+        at = &(*at)->next;
+    *at = block->next;
+    block->next = *head;
+    *head = block;
 }
 
 /* ---- making ---- */
@@ -192,12 +206,60 @@ undo:
     return made;
 }
 
+/* The same code at other linear addresses: how many blocks, and the one found longest ago; NULL: none that can be moved. */
+static struct bt_block *find_twin(struct bt *bt, struct place *at, unsigned *n)
+{
+    struct bt_block *twin = NULL;
+
+    *n = 0;
+    if (!move_is_place(bt->mode, at->rip))
+        return NULL;
+    for (struct bt_block *block = *bucket(bt->cache, at->gpa, bt->mode); block; block = block->next) {
+        if (block->gpa != at->gpa || block->mode != bt->mode || !block->relocs)
+            continue;
+        if (block->crosses && !(fetch_second(bt, at) && block->gpa2 == at->gpa2))
+            continue;
+        twin = block;
+        ++*n;
+    }
+    return twin;
+}
+
+/* From the same code at another linear address. NULL: there is none, or no room. */
+static struct bt_block *make_from_twin(struct bt *bt, struct place *at)
+{
+    unsigned n;
+    struct bt_block *twin = find_twin(bt, at, &n);
+
+    if (!twin)
+        return NULL;
+    if (n >= MAX_TWINS) {
+        move_block(bt, twin, at->rip);
+        bt->stats.moved++;
+        return twin;
+    }
+    size_t mark = segment_mark(bt);
+    struct bt_block *block = move_copy(bt, twin, at->rip);
+    if (!block) {
+        segment_rewind(bt, mark);
+        return NULL;
+    }
+    enlist(bt, block);
+    bt->stats.copied++;
+    return block;
+}
+
 static struct bt_block *make(struct bt *bt, struct place *at)
 {
     unsigned max = TRANSLATE_INSNS;
     struct bt_block *block;
 
     cache_check_pages(bt);
+    block = make_from_twin(bt, at);
+    if (block)
+        return block;
+    at->host2 =
+        NULL; /* whether its first instruction crosses is for its bytes to say, not for other blocks of that address */
     for (;;) {
         switch (try(bt, at, max, &block)) {
         case MADE:
@@ -230,11 +292,11 @@ struct bt_block *cache_find(struct bt *bt, uint64_t rip)
         return NULL;
     at.global = mmu_fetch_global(c, rip);
     struct bt_block *block = look_up(bt, &at);
-    if (!block) {
-        /* Whether its first instruction crosses is for its bytes to say, not for other blocks of that address. */
-        at.host2 = NULL;
-        return make(bt, &at);
-    }
+    if (!block)
+        block = make(bt, &at);
+    if (!block)
+        return NULL;
+    to_front(bt, block);
     block->global = at.global;
     return block;
 }

@@ -88,6 +88,20 @@ void link_detach(struct bt *bt, struct bt_block *block);
 /* Takes those of the segment at `meta` off the list of links between pages. */
 void link_forget_cross(struct bt *bt, const uint8_t *meta, size_t len);
 
+/* Joins the link to nothing. */
+void link_reset(struct bt *bt, struct bt_link *link);
+
+/* ---- move.c ---- */
+
+/* Whether blocks at this address are worth moving, and can be: user code far from where addresses become short. */
+bool move_is_place(uint32_t mode, uint64_t rip);
+
+/* A copy of `from` at linear address `rip`, in the current segment, on no list yet; NULL: no room. */
+struct bt_block *move_copy(struct bt *bt, const struct bt_block *from, uint64_t rip);
+
+/* Has the block itself at `rip`; it keeps its place on its lists. */
+void move_block(struct bt *bt, struct bt_block *block, uint64_t rip);
+
 /* ---- page.c ---- */
 
 /* The record of the page at `host`, which is about to be read: stores to it are noticed from here on. NULL: out of memory. */

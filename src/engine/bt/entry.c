@@ -33,7 +33,7 @@ static void put_call(struct trans *t, const struct trans_insn *in, const uint8_t
     flags_keep(t);
     uint8_t *behind = put_address(t, BT_ABS(t->bt, arg0));
     struct trans_stub *stub = translate_slow(t, in, put_address(t, BT_ABS(t->bt, arg1)));
-    emit_mov_imm(e, BT_T0, arg);
+    trans_linear(t, BT_T0, arg);
     emit_abs(e, EMIT_64, EMIT_MOV_STORE, BT_T0, BT_ABS(t->bt, light_arg));
     emit_jmp(e, thunk);
     emit_patch(e, behind, emit_here(e));

@@ -70,7 +70,7 @@ static void put_note(struct trans *t, const struct trans_insn *in)
         emit_abs(e, EMIT_64, 0xc7, 0, BT_ABS(t->bt, indirect_rip));
         emit32(e, (uint32_t)in->rip);
     } else {
-        emit_mov_imm(e, BT_T1, in->rip);
+        trans_linear(t, BT_T1, in->rip);
         emit_abs(e, EMIT_64, EMIT_MOV_STORE, BT_T1, BT_ABS(t->bt, indirect_rip));
     }
     emit_abs(e, EMIT_64, EMIT_MOV_STORE, EMIT_RSP, BT_ABS(t->bt, indirect_rsp));

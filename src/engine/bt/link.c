@@ -81,6 +81,12 @@ static void part(struct bt *bt, struct bt_link *link)
     aim(bt, link, stub(link));
 }
 
+void link_reset(struct bt *bt, struct bt_link *link)
+{
+    link->to = NULL;
+    aim(bt, link, stub(link));
+}
+
 void cache_unlink_cross(struct bt *bt)
 {
     for (struct bt_link *link = bt->cache->cross; link; link = link->cross_next) {

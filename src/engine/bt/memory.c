@@ -45,6 +45,7 @@ bool mem_operand(const struct trans_insn *in, const ZydisDecodedOperand *op, boo
         .size = (uint8_t)(op->size / 8),
         .write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
     };
+    mem->rip = rip;
     if (rip)
         mem->disp += (int64_t)(in->rip + in->xi.insn.length);
     /* Outside 64-bit mode only the flat segments need no limit check, and CS is never written through. */
@@ -71,13 +72,21 @@ static uint64_t constant_address(const struct mem_operand *mem)
     return mem->addr32 ? (uint32_t)mem->disp : (uint64_t)mem->disp;
 }
 
+void mem_constant(struct trans *t, unsigned reg, const struct mem_operand *mem, uint64_t addr)
+{
+    if (mem->rip)
+        trans_linear(t, reg, addr);
+    else
+        emit_mov_imm(&t->e, reg, addr);
+}
+
 void mem_address(struct trans *t, const struct mem_operand *mem)
 {
     struct emit *e = &t->e;
     unsigned base = mem->base, index = mem->index;
 
     if (base == EMIT_NONE && index == EMIT_NONE) {
-        emit_mov_imm(e, BT_T0, constant_address(mem));
+        mem_constant(t, BT_T0, mem, constant_address(mem));
     } else {
         if (index != EMIT_NONE && trans_in_memory(index)) {
             trans_load(t, BT_T1, index);
@@ -160,6 +169,17 @@ static size_t tag_field(const struct mem_operand *mem)
     return mem->write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read);
 }
 
+/* An operation with a field of an entry that is known; `moves`: with the address of the block. */
+static void put_entry_field(struct trans *t, unsigned op, unsigned reg, unsigned table, int32_t at, bool moves)
+{
+    if (table == EMIT_NONE || !moves) {
+        emit_mem(&t->e, EMIT_64, op, reg, table, EMIT_NONE, 0, at);
+        return;
+    }
+    emit_mem_disp32(&t->e, EMIT_64, op, reg, table, at);
+    trans_slot(t);
+}
+
 /* The slot is known, and whether the access leaves the page. */
 static struct trans_stub *check_constant(struct trans *t, const struct trans_insn *in, const struct mem_operand *mem,
                                          struct mem_host *host)
@@ -175,11 +195,11 @@ static struct trans_stub *check_constant(struct trans *t, const struct trans_ins
     } else {
         if (table != EMIT_NONE)
             emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_ABS(t->bt, c.tlb[mmu_index(t)]));
-        emit_mov_imm(e, BT_T0, addr - offset);
-        emit_mem(e, EMIT_64, EMIT_CMP_LOAD, BT_T0, table, EMIT_NONE, 0, slot + tlb_field(t, tag_field(mem)));
+        mem_constant(t, BT_T0, mem, addr - offset);
+        put_entry_field(t, EMIT_CMP_LOAD, BT_T0, table, slot + tlb_field(t, tag_field(mem)), mem->rip);
         jump = emit_jcc_later(e, EMIT_NE);
-        emit_mem(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, table, EMIT_NONE, 0,
-                 slot + tlb_field(t, offsetof(struct tlb_entry, addend)));
+        put_entry_field(t, EMIT_MOV_LOAD, BT_T1, table, slot + tlb_field(t, offsetof(struct tlb_entry, addend)),
+                        mem->rip);
     }
     *host = (struct mem_host){.base = BT_T0, .index = BT_T1, .disp = (int32_t)offset};
     return translate_slow(t, in, jump);

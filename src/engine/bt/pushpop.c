@@ -51,7 +51,7 @@ struct trans_stub *pushpop_constant(struct trans *t, const struct trans_insn *in
         emit_mem(&t->e, width(t), 0xc7, 0, host.base, host.index, 0, host.disp);
         emit32(&t->e, (uint32_t)value);
     } else {
-        emit_mov_imm(&t->e, BT_T0, value);
+        trans_linear(t, BT_T0, value); /* a return address: other constants have 32 bits */
         put_move(t, EMIT_MOV_STORE, BT_T0, &host);
     }
     pushpop_move(t, -(int32_t)word(t));

@@ -409,7 +409,7 @@ static bool recode_lea(struct trans *t, const struct trans_insn *in)
     if (mem.base == EMIT_NONE && mem.index == EMIT_NONE) {
         uint64_t addr = mem.addr32 ? (uint32_t)mem.disp : (uint64_t)mem.disp;
         addr = xi->insn.operand_width == 32 ? (uint32_t)addr : addr;
-        emit_mov_imm(&t->e, trans_in_memory(to) ? BT_T0 : to, addr);
+        mem_constant(t, trans_in_memory(to) ? BT_T0 : to, &mem, addr);
     } else if (memory) {
         mem.addr32 |= xi->insn.operand_width == 32;
         mem_address(t, &mem);

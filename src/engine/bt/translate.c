@@ -11,6 +11,8 @@
 
 #include <assert.h>
 
+#include "engine/bt/cache.h"
+
 #define ALU_CMP 7
 
 /* ---- decoding ---- */
@@ -166,6 +168,31 @@ void trans_store(struct trans *t, unsigned host, unsigned gpr)
     emit_abs(&t->e, EMIT_64, EMIT_MOV_STORE, host, BT_ABS(t->bt, c.st.gpr[gpr]));
 }
 
+/* ---- what depends on the linear address ---- */
+
+static void note(struct trans *t, unsigned kind, const uint8_t *at)
+{
+    if (t->n_relocs < RELOCS_MAX)
+        t->reloc[t->n_relocs] = (uint16_t)(kind | (uint16_t)(at - t->e.start));
+    t->n_relocs++;
+}
+
+void trans_linear(struct trans *t, unsigned reg, uint64_t lin)
+{
+    unsigned wide = t->e.n_wide;
+
+    emit_mov_imm(&t->e, reg, lin);
+    if (t->e.n_wide == wide)
+        return;
+    note(t, RELOC_LINEAR, t->e.p - 8);
+    t->n_linear++;
+}
+
+void trans_slot(struct trans *t)
+{
+    note(t, RELOC_SLOT, t->e.p - 4);
+}
+
 /* ---- stubs ---- */
 
 struct trans_stub *translate_slow(struct trans *t, const struct trans_insn *in, uint8_t *from)
@@ -236,7 +263,7 @@ static void put_slow_stub(struct trans *t, struct trans_stub *stub)
     } else {
         emit_rr(e, EMIT_32, 0x31, BT_T0, BT_T0);
     }
-    emit_mov_imm(e, BT_T1, stub->rip);
+    trans_linear(t, BT_T1, stub->rip);
     emit_jmp(e, (stub->untranslated ? t->bt->thunks.untranslated : t->bt->thunks.slow)[stub->x87]);
 }
 
@@ -250,13 +277,14 @@ static void put_exit_stub(struct trans *t, const struct trans_stub *stub)
     if (link->live)
         flags_emit_save(e, t->bt);
     emit_mov_imm(e, BT_T0, stub->link_number);
+    link->number = (uint32_t)(e->p - 4 - e->start);
     emit_jmp(e, t->bt->thunks.link);
     if (link->same_page && !cache_may_cross(link->rip))
         return;
     link->through = (uint32_t)(e->p - e->start);
     if (link->live)
         flags_emit_save(e, t->bt);
-    emit_mov_imm(e, BT_T0, link->rip);
+    trans_linear(t, BT_T0, link->rip);
     flow_jump_through(e, t->bt);
 }
 
@@ -288,7 +316,7 @@ static void put_entry(struct trans *t)
     if (rip == (uint64_t)(int32_t)rip) {
         emit_alu_imm(e, EMIT_64, ALU_CMP, BT_T0, (uint32_t)rip);
     } else {
-        emit_mov_imm(e, BT_T1, rip);
+        trans_linear(t, BT_T1, rip);
         emit_rr(e, EMIT_64, 0x39, BT_T1, BT_T0);
     }
     emit_jcc(e, EMIT_NE, t->bt->thunks.miss);
@@ -330,13 +358,18 @@ static void put_interpreted(struct trans *t, const struct trans_insn *in)
 static bool put_insn(struct trans *t, const struct trans_insn *in)
 {
     uint8_t *before = t->e.p;
+    unsigned wide = t->e.n_wide, far = t->e.n_far, relocs = t->n_relocs, linear = t->n_linear;
 
     if (in->emit && in->emit(t, in))
         return true;
     if (t->e.full)
         return false;
     assert(!in->keeps_t1); /* others count on it */
-    t->e.p = before;       /* an instruction that turns out to be another's emits nothing */
+    t->e.n_wide = wide;
+    t->e.n_far = far;
+    t->n_relocs = relocs;
+    t->n_linear = linear;
+    t->e.p = before; /* an instruction that turns out to be another's emits nothing */
     put_interpreted(t, in);
     return !t->e.full;
 }
@@ -370,6 +403,13 @@ static bool put_body(struct trans *t)
     return true;
 }
 
+/* Whether all is known that must change to have it at another linear address. */
+static bool is_movable(const struct trans *t)
+{
+    return move_is_place(t->block->mode, t->block->rip) && t->e.n_wide == t->n_linear && t->e.n_far <= EMIT_FARS &&
+           t->n_relocs + t->e.n_far <= RELOCS_MAX && (size_t)(t->e.p - t->e.start) < RELOC_SLOT;
+}
+
 /* What the block has to remember. false: no room. */
 static bool keep(struct trans *t, const uint8_t *source)
 {
@@ -387,6 +427,14 @@ static bool keep(struct trans *t, const uint8_t *source)
     block->source = cache_keep(t->bt, source, block->source_len);
     block->lengths = cache_keep(t->bt, lengths, t->n);
     block->traps = (const void *)cache_keep(t->bt, (const uint8_t *)traps, t->n_traps * sizeof(*traps));
+    if (is_movable(t)) {
+        for (unsigned i = 0; i < t->e.n_far; i++)
+            note(t, RELOC_FAR, t->e.start + t->e.far[i]);
+        block->n_relocs = (uint16_t)t->n_relocs;
+        block->relocs = (const void *)cache_keep(t->bt, (const uint8_t *)t->reloc, t->n_relocs * sizeof(*t->reloc));
+        if (!block->relocs)
+            return false;
+    }
     return block->source && block->lengths && block->traps;
 }
 
@@ -398,7 +446,7 @@ size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *bytes, si
     t->bt = bt;
     t->block = block;
     t->code64 = bt->mode & BT_MODE_64;
-    t->n = t->n_stubs = t->n_traps = 0;
+    t->n = t->n_stubs = t->n_traps = t->n_relocs = t->n_linear = 0;
     t->x87 = false;
     t->page2 = align_down(block->rip, RAM_PAGE_SIZE) + RAM_PAGE_SIZE;
     if (!t->code64)

@@ -25,6 +25,7 @@ struct mem_operand {
     uint8_t base, index, scale; /* EMIT_NONE where there is none */
     int64_t disp;
     bool addr32; /* the effective address is cut to 32 bits */
+    bool rip;    /* RIP-relative: disp is the address */
     bool fs, gs;
     uint8_t size; /* bytes accessed */
     bool write;
@@ -86,6 +87,16 @@ struct trans_trap {
     const struct trans_stub *stub;
 };
 
+/*
+ * A place in the code that depends on the linear address of the block, should it be wanted at another one. RELOC_SLOT is that of the
+ * TLB's entry for the page in the RELOC_LINEAR before it.
+ */
+#define RELOC_LINEAR (0u << 14) /* 64 bits: an address as far from the block's as ever */
+#define RELOC_SLOT   (1u << 14) /* 32 bits: an offset in the TLB's table */
+#define RELOC_FAR    (2u << 14) /* 32 bits: a displacement to code outside the block */
+#define RELOC_KIND   (3u << 14)
+#define RELOCS_MAX   256
+
 struct trans {
     struct bt *bt;
     struct bt_block *block;
@@ -100,6 +111,8 @@ struct trans {
     struct trans_insn insn[TRANSLATE_INSNS];
     struct trans_stub stub[3 * TRANSLATE_INSNS + 8];
     struct trans_trap trap[TRANSLATE_INSNS];
+    unsigned n_relocs, n_linear; /* more than RELOCS_MAX: too many to move the block; those of kind RELOC_LINEAR */
+    uint16_t reloc[RELOCS_MAX];
 };
 
 /*
@@ -121,6 +134,15 @@ void translate_trap(struct trans *t, struct trans_stub *stub);
 
 /* A direct way out to RIP `target`; `from` is the jump. */
 void translate_exit(struct trans *t, uint8_t *from, uint64_t target);
+
+/*
+ * MOV of a linear address that follows from the block's own. Blocks are moved to other linear addresses only where every 64-bit constant
+ * was emitted here.
+ */
+void trans_linear(struct trans *t, unsigned reg, uint64_t lin);
+
+/* The four bytes just emitted are the offset of the TLB's entry for the address trans_linear() was last called with. */
+void trans_slot(struct trans *t);
 
 /* ---- flags.c ---- */
 
@@ -168,6 +190,9 @@ bool mem_operand(const struct trans_insn *in, const ZydisDecodedOperand *op, boo
  */
 struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const struct mem_operand *mem, bool want_t0,
                              struct mem_host *host);
+
+/* MOV of the address `addr`, which follows from the operand's alone. */
+void mem_constant(struct trans *t, unsigned reg, const struct mem_operand *mem, uint64_t addr);
 
 /* The operand's linear address into T0; uses T1. No flags are changed. */
 void mem_address(struct trans *t, const struct mem_operand *mem);

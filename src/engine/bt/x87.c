@@ -68,7 +68,7 @@ static void put_store64(struct trans *t, uint32_t addr, uint64_t v)
         emit_abs(&t->e, EMIT_64, 0xc7, 0, addr);
         emit32(&t->e, (uint32_t)v);
     } else {
-        emit_mov_imm(&t->e, BT_T0, v);
+        trans_linear(t, BT_T0, v);
         emit_abs(&t->e, EMIT_64, EMIT_MOV_STORE, BT_T0, addr);
     }
 }
