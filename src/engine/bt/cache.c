@@ -225,13 +225,22 @@ static struct bt_block *find_twin(struct bt *bt, struct place *at, unsigned *n)
     return twin;
 }
 
+/* Whether one of its instructions is, at `rip`, not to share its check any more: then its code is another. */
+static bool is_solo(const struct bt *bt, const struct bt_block *block, uint64_t rip)
+{
+    for (unsigned i = 0; i < block->n; rip += block->lengths[i++])
+        if (bt->solo[group_solo_slot(rip)])
+            return true;
+    return false;
+}
+
 /* From the same code at another linear address. NULL: there is none, or no room. */
 static struct bt_block *make_from_twin(struct bt *bt, struct place *at)
 {
     unsigned n;
     struct bt_block *twin = find_twin(bt, at, &n);
 
-    if (!twin)
+    if (!twin || is_solo(bt, twin, at->rip))
         return NULL;
     if (n >= MAX_TWINS) {
         move_block(bt, twin, at->rip);
@@ -305,6 +314,8 @@ void cache_drop(struct bt *bt, struct bt_block *block)
 {
     struct bt_block **at = bucket(bt->cache, block->gpa, block->mode);
 
+    if (block->dead)
+        return;
     while (*at && *at != block)
         at = &(*at)->next;
     if (*at)
