@@ -347,6 +347,7 @@ static bool spoils_flags(const struct trans_insn *in)
 }
 
 /* A slow path for nothing but a trap. */
+/* Does not come back here, where others may count on T1: what traps raises an exception, or nearly always. */
 static struct trans_stub *trap_stub(struct trans *t, const struct trans_insn *in)
 {
     struct trans_stub *stub = translate_slow(t, in, NULL);
@@ -360,7 +361,6 @@ static bool recode_registers(struct trans *t, const struct trans_insn *in)
 {
     const struct x86_insn *xi = &in->xi;
     uint16_t used = 0, written = 0;
-    struct trans_stub *stub = NULL;
 
     if (spoils_flags(in))
         flags_keep(t);
@@ -376,18 +376,14 @@ static bool recode_registers(struct trans *t, const struct trans_insn *in)
     for (unsigned r = BT_T0; r <= BT_T1; r++)
         if (used >> r & 1)
             trans_load(t, r, r);
-    if (in->traps) {
-        stub = trap_stub(t, in);
-        translate_trap(t, stub);
-    }
+    if (in->traps)
+        translate_trap(t, trap_stub(t, in));
     put_registers_only(t, in);
     for (unsigned r = BT_T0; r <= BT_T1; r++)
         if (written >> r & 1)
             trans_store(t, r, r);
     if (in->flags_changed)
         flags_put(t);
-    if (stub)
-        translate_resume(t, stub);
     return true;
 }
 
