@@ -50,8 +50,8 @@ struct quirks {
     /* AMD goes to MMX state before #XM of a conversion into an MMX register, and before #PF of MASKMOVQ. */
     bool x87_any;
     /*
-     * In which order the parts of large operands and stack frames are touched is not documented, so only the page counts, and where both
-     * pages are bad, not even that; and a masked store may report a byte that it leaves out.
+     * In which order the parts of large operands and stack frames are touched is not documented, so only the page counts, and where two
+     * pages may be bad, not even that; and a masked store may report a byte that it leaves out.
      */
     uint64_t cr2_mask;
     uint32_t error_mask;
@@ -71,15 +71,15 @@ static bool is_frame(ZydisMnemonic mnemonic)
 static void quirks_of_operands(struct quirks *q, const struct seq_run *run, const ZydisDecodedInstruction *insn,
                                const ZydisDecodedOperand *ops)
 {
-    bool both_bad = run->pages[SEQ_PAGE_DATA0] && run->pages[SEQ_PAGE_DATA1];
+    bool bad = run->pages[SEQ_PAGE_DATA0] || run->pages[SEQ_PAGE_DATA1]; /* and the page beside it may be too */
 
     for (unsigned i = 0; i < insn->operand_count; i++) {
         if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
         if (ops[i].size > 256) {
             q->may_pass = true;
-            q->cr2_mask = both_bad ? 0 : ~UINT64_C(0xfff);
-            q->error_mask = both_bad ? ~X86_PF_P : UINT32_MAX;
+            q->cr2_mask = bad ? 0 : ~UINT64_C(0xfff);
+            q->error_mask = bad ? ~X86_PF_P : UINT32_MAX;
         }
         if (ops[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB) {
             q->mask_reg = ZydisRegisterGetId(ops[2].reg.value);
