@@ -18,7 +18,7 @@
 #include "engine/interp/vector.h"
 
 /* Generated code where nobody says how much: all vCPUs together, and what one has at least. */
-#define CACHE_DEFAULT (32 * MIB)
+#define CACHE_DEFAULT (16 * MIB)
 #define CACHE_LEAST   (8 * MIB)
 
 #define STRADDLES_MAX 32

@@ -194,11 +194,12 @@ struct bt_trap {
 struct bt_block {
     struct bt_block *next;         /* in its hash bucket */
     struct bt_block *page_next[2]; /* that begin on the same physical page; that end on the same second one */
-    struct bt_link *incoming;      /* direct jumps that lead here */
-    struct bt_link *links;         /* those out of it, n_links of them */
-    uint64_t rip, gpa;             /* linear and physical address of its first byte */
-    uint64_t gpa2;                 /* if it crosses: of the first byte of its second page */
-    uint64_t page, page2;          /* as ram_page(): the pages it was made from */
+    struct bt_block **page_prev[2];
+    struct bt_link *incoming; /* direct jumps that lead here */
+    struct bt_link *links;    /* those out of it, n_links of them */
+    uint64_t rip, gpa;        /* linear and physical address of its first byte */
+    uint64_t gpa2;            /* if it crosses: of the first byte of its second page */
+    uint64_t page, page2;     /* as ram_page(): the pages it was made from */
     uint32_t mode;
     uint32_t n_links;
     uint16_t source_len;

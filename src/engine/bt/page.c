@@ -60,6 +60,9 @@ static void let_go(struct bt *bt, struct bt_page *page)
 static void put_on(struct bt_block **head, struct bt_block *block, unsigned list)
 {
     block->page_next[list] = *head;
+    block->page_prev[list] = head;
+    if (*head)
+        (*head)->page_prev[list] = &block->page_next[list];
     *head = block;
 }
 
@@ -70,24 +73,23 @@ void page_enlist(struct bt *bt, struct bt_block *block)
         put_on(&find(bt->cache, block->page2)->crossers, block, 1);
 }
 
-static void take_off(struct bt_block **at, const struct bt_block *block, unsigned list)
+static void take_off(struct bt_block *block, unsigned list)
 {
-    while (*at && *at != block)
-        at = &(*at)->page_next[list];
-    if (*at)
-        *at = block->page_next[list];
+    *block->page_prev[list] = block->page_next[list];
+    if (block->page_next[list])
+        block->page_next[list]->page_prev[list] = block->page_prev[list];
 }
 
 void page_remove(struct bt *bt, struct bt_block *block)
 {
     struct bt_page *page = find(bt->cache, block->page);
 
-    take_off(&page->blocks, block, 0);
+    take_off(block, 0);
     let_go(bt, page);
     if (!block->crosses)
         return;
     page = find(bt->cache, block->page2);
-    take_off(&page->crossers, block, 1);
+    take_off(block, 1);
     let_go(bt, page);
 }
 

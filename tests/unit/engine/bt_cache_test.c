@@ -1,0 +1,126 @@
+/* The translator's block cache when it is smaller than what runs: blocks are dropped, and the guest does not notice. */
+#include "engine/bt/bt_engine.h"
+
+#include "engine/bt/bt.h"
+#include "interp_fixture.h"
+
+#define PIECES 40000u
+#define PIECE  64u /* bytes from one to the next */
+#define FIRST  0x100000u
+#define ROUNDS 3u
+
+struct cached {
+    struct interp_fixture *f;
+    struct engine *engine;
+    struct engine_vcpu *vcpu;
+};
+
+static int open_small(void **state)
+{
+    struct cached *c = calloc(1, sizeof(*c));
+    void *fixture;
+    struct err err;
+
+    assert_non_null(c);
+    assert_int_equal(fixture_open(&fixture), 0);
+    c->f = fixture;
+    const struct engine_conf conf = {.ram = &c->f->ram, .n_vcpus = 1, .code_cache = ENGINE_CODE_CACHE_LEAST};
+    const struct engine_vcpu_conf vcpu = {.ram = &c->f->ram,
+                                          .pio = &c->f->pio,
+                                          .mmio = &c->f->mmio,
+                                          .port = &c->f->port,
+                                          .cpuid = &c->f->cpuid,
+                                          .stats = &c->f->stats};
+    assert_int_equal(bt_engine.open(&c->engine, &conf, &err), 0);
+    assert_int_equal(bt_engine.vcpu_open(c->engine, &vcpu, &c->vcpu, &err), 0);
+    *state = c;
+    return 0;
+}
+
+static int close_small(void **state)
+{
+    struct cached *c = *state;
+    void *fixture = c->f;
+
+    bt_engine.vcpu_close(c->vcpu);
+    bt_engine.close(c->engine);
+    fixture_close(&fixture);
+    free(c);
+    return 0;
+}
+
+/* inc rax; jmp to the piece `next`. */
+static void put_piece(struct ram *ram, unsigned i, unsigned next)
+{
+    uint8_t code[8] = {0x48, 0xff, 0xc0, 0xe9};
+
+    store_le32(code + 4, (next - i) * PIECE - (uint32_t)sizeof(code));
+    assert_int_equal(ram_write(ram, FIRST + i * PIECE, code, sizeof(code)), 0);
+}
+
+/* Pieces in a ring, some to the next one on the page, some far away; the last counts rounds in rbx, then halts. */
+static void put_ring(struct ram *ram)
+{
+    static const uint8_t end[] = {0x48, 0xff, 0xcb, 0x0f, 0x85, 0, 0, 0, 0, 0xf4}; /* dec rbx; jnz; hlt */
+    const unsigned half = PIECES / 2;
+    uint8_t code[sizeof(end)];
+
+    for (unsigned i = 0; i + 1 < half; i++) {
+        put_piece(ram, i, half + i);
+        put_piece(ram, half + i, i + 1);
+    }
+    memcpy(code, end, sizeof(end));
+    store_le32(code + 5, 0u - (half - 1) * PIECE - 9);
+    assert_int_equal(ram_write(ram, FIRST + (half - 1) * PIECE, code, sizeof(code)), 0);
+}
+
+/* Returns RAX at the end. */
+static uint64_t run_ring(struct cached *c)
+{
+    struct x86_state st = c->f->st;
+
+    st.rip = FIRST;
+    st.gpr[X86_RBX] = ROUNDS;
+    bt_engine.set(c->vcpu, &st);
+    assert_int_equal(bt_engine.run(c->vcpu, 0), ENGINE_HALT);
+    bt_engine.get(c->vcpu, &st);
+    return st.gpr[X86_RAX];
+}
+
+static void every_block_runs_though_few_fit(void **state)
+{
+    struct cached *c = *state;
+    const struct bt *bt = (const struct bt *)c->vcpu;
+
+    put_ring(&c->f->ram);
+    assert_int_equal(run_ring(c), (uint64_t)ROUNDS * (PIECES - 2));
+    assert_true(bt->stats.evictions > 16);
+}
+
+/* Code that changes is noticed in segments filled for the second time as well. */
+static void changed_blocks_are_dropped_among_reused_ones(void **state)
+{
+    struct cached *c = *state;
+    static const uint8_t twice[] = {0x48, 0x83, 0xc0, 0x02}; /* add rax, 2 */
+
+    put_ring(&c->f->ram);
+    assert_int_equal(run_ring(c), (uint64_t)ROUNDS * (PIECES - 2));
+    /* `add rax, 2` and the jump to where `inc rax` would have gone. */
+    for (unsigned i = 0; i < 100; i++) {
+        uint8_t code[9] = {0};
+        memcpy(code, twice, sizeof(twice));
+        code[4] = 0xe9;
+        store_le32(code + 5, (PIECES / 2) * PIECE - (uint32_t)sizeof(code));
+        assert_int_equal(ram_write(&c->f->ram, FIRST + i * PIECE, code, sizeof(code)), 0);
+    }
+    assert_int_equal(run_ring(c), (uint64_t)ROUNDS * (PIECES - 2 + 100));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(every_block_runs_though_few_fit, open_small, close_small),
+        cmocka_unit_test_setup_teardown(changed_blocks_are_dropped_among_reused_ones, open_small, close_small),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
