@@ -1,5 +1,5 @@
 /*
- * Light calls from generated code (light.c, clock.c), by the number of their thunk.
+ * Light calls from generated code (light.c, tsc.c): what the thunks in bt->thunks call.
  *
  * Threads: the vCPU's own.
  */
