@@ -47,7 +47,7 @@ class Lockstep(harness.Case):
 
     def test_from(self):
         """The second half, on translations that are warm."""
-        instructions, *_ = self.boot(0, 60 * harness.PATIENCE, "interp,from=2.5,every=16")
+        instructions, *_ = self.boot(0, 60 * harness.PATIENCE, "interp,from=0.3,every=16")
         self.assertGreater(instructions, 0)
 
 

@@ -88,9 +88,7 @@ static void bring_together(struct engine_vcpu *vcpu)
     leader->type->set(leader->inner, &leader->st);
     follower->type->set(follower->inner, &leader->st);
     record_clear(&vcpu->record);
-    pthread_mutex_lock(&vcpu->record.lock);
-    vcpu->record.on = true;
-    pthread_mutex_unlock(&vcpu->record.lock);
+    record_switch(&vcpu->record, true);
     compare_copy_ram(&vcpu->engine->copy, vcpu->engine->ram);
     vcpu->apart = false;
 }
@@ -157,9 +155,10 @@ static void step(struct engine_vcpu *vcpu, uint64_t limit)
     vcpu->n = 0;
     atomic_store(&vcpu->clock.stopped, clock_now(vcpu->conf.clock));
     offer_pins(vcpu);
+    /* Not beyond a write to RAM that no event of the follower's stands before, such as the guest's clock: it comes at the step's end. */
     do {
         vcpu->n += run_side(leader, vcpu->conf.stats, limit ? 1 : ENGINE_ONE_BLOCK);
-    } while (leader->exit == ENGINE_DEBUG && ++blocks < lockstep->every && !limit);
+    } while (leader->exit == ENGINE_DEBUG && ++blocks < lockstep->every && !limit && !vcpu->record.n_bytes);
     leader->type->get(leader->inner, &leader->st);
     uint64_t n = run_side(follower, &follower->stats, leader->exit == ENGINE_DEBUG ? vcpu->n : vcpu->n + 1);
     follower->type->get(follower->inner, &follower->st);
@@ -219,7 +218,7 @@ static void lockstep_set(struct engine_vcpu *vcpu, const struct x86_state *st)
 
     leader->type->set(leader->inner, st);
     vcpu->apart = true;
-    vcpu->record.on = false;
+    record_switch(&vcpu->record, false);
 }
 
 static void lockstep_debug(struct engine_vcpu *vcpu, struct engine_debug *debug)

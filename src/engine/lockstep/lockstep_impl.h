@@ -107,6 +107,9 @@ void record_leave(struct side *side);
 /* struct engine_vcpu_conf's `random`; opaque: the side. */
 bool record_random(void *opaque, uint64_t *val, unsigned len);
 
+/* Whether the leader's events are recorded. */
+void record_switch(struct record *record, bool on);
+
 /* Forgets all events. */
 void record_clear(struct record *record);
 

@@ -99,6 +99,13 @@ void record_ram(void *opaque, const uint8_t *host, uint64_t len)
     pthread_mutex_unlock(&record->lock);
 }
 
+void record_switch(struct record *record, bool on)
+{
+    pthread_mutex_lock(&record->lock);
+    record->on = on;
+    pthread_mutex_unlock(&record->lock);
+}
+
 void record_clear(struct record *record)
 {
     pthread_mutex_lock(&record->lock);

@@ -9,10 +9,9 @@
 #include "engine/bt/bt_engine.h"
 #include "guest.h"
 
-#define DATA     0x30000
-#define VECTOR   0x40
-#define BUFFER   (DATA + 0x1000)
-#define MMIO_GPA 0x10000000
+#define DATA   0x30000
+#define VECTOR 0x40
+#define BUFFER (DATA + 0x1000)
 
 /* Asks for time, random numbers, ports, memory that a device fills, and copies; a page fault on the way is as good as any other code. */
 GUEST_CODE(
