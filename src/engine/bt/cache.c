@@ -140,19 +140,6 @@ static size_t take_bytes(struct bt *bt, struct bt_block *block, const struct pla
     return X86_INSN_MAX;
 }
 
-static void enlist(struct bt *bt, struct bt_block *block)
-{
-    struct bt_block **head = bucket(bt->cache, block->gpa, block->mode);
-
-    block->next = *head;
-    *head = block;
-    page_enlist(bt, block);
-    segment_commit(bt, block);
-    bt->stats.blocks++;
-    bt->stats.guest_bytes += block->source_len;
-    bt->stats.host_bytes += (uint64_t)(block->code_end - block->code);
-}
-
 static void trace_block(const struct bt *bt, const struct bt_block *block)
 {
     const struct engine_code code = {
@@ -166,6 +153,20 @@ static void trace_block(const struct bt *bt, const struct bt_block *block)
         .host_len = (size_t)(block->code_end - block->code),
     };
     interp_trace_code(&bt->c, &code);
+}
+
+static void enlist(struct bt *bt, struct bt_block *block)
+{
+    struct bt_block **head = bucket(bt->cache, block->gpa, block->mode);
+
+    block->next = *head;
+    *head = block;
+    page_enlist(bt, block);
+    segment_commit(bt, block);
+    bt->stats.blocks++;
+    bt->stats.guest_bytes += block->source_len;
+    bt->stats.host_bytes += (uint64_t)(block->code_end - block->code);
+    trace_block(bt, block);
 }
 
 /* What came of trying to make a block. */
@@ -195,7 +196,6 @@ static enum made try(struct bt *bt, const struct place *at, unsigned max, struct
         goto undo;
     if (translate(bt, block, bytes, avail, max, room, len)) {
         enlist(bt, block);
-        trace_block(bt, block);
         *blockp = block;
         return MADE;
     }
