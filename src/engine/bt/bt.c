@@ -17,9 +17,12 @@
 #include "engine/interp/seg.h"
 #include "engine/interp/vector.h"
 
-/* Generated code where nobody says how much: all vCPUs together, and what one has at least. */
-#define CACHE_DEFAULT (16 * MIB)
-#define CACHE_LEAST   (8 * MIB)
+/* Generated code of a vCPU by default. */
+#define CACHE_RAM_SHARE 24
+#define CACHE_SMALL     (16 * MIB)
+#define CACHE_LARGE     (192 * MIB)
+#define CACHE_SHARES    4
+#define CACHE_LEAST     (8 * MIB)
 
 #define STRADDLES_MAX 32
 #define CACHE_MOST    (1 * GIB) /* of one vCPU: jumps have 32-bit displacements */
@@ -365,13 +368,25 @@ static void bt_close(struct engine *e)
     free(engine);
 }
 
+/*
+ * Unless it was asked for: in proportion to what the guest may run. A cache that is too small costs more than one that is large, which is
+ * backed as it fills; each vCPU has its own, so that many share what four would have.
+ */
+static uint64_t default_cache(const struct engine_conf *conf)
+{
+    uint64_t size = conf->ram->size / CACHE_RAM_SHARE;
+
+    size = size < CACHE_SMALL ? CACHE_SMALL : size > CACHE_LARGE ? CACHE_LARGE : size;
+    if (conf->n_vcpus > CACHE_SHARES)
+        size = size * CACHE_SHARES / conf->n_vcpus;
+    return size < CACHE_LEAST ? CACHE_LEAST : size;
+}
+
 static uint64_t vcpu_cache_size(const struct engine_conf *conf)
 {
-    uint64_t size = CACHE_DEFAULT / conf->n_vcpus < CACHE_LEAST ? CACHE_LEAST : CACHE_DEFAULT / conf->n_vcpus;
+    uint64_t size = conf->code_cache ? conf->code_cache / conf->n_vcpus : default_cache(conf);
 
-    if (conf->code_cache)
-        size = align_down(conf->code_cache / conf->n_vcpus, RAM_PAGE_SIZE);
-    return size < CACHE_MOST ? size : CACHE_MOST;
+    return align_down(size < CACHE_MOST ? size : CACHE_MOST, RAM_PAGE_SIZE);
 }
 
 static int bt_open(struct engine **enginep, const struct engine_conf *conf, struct err *err)
