@@ -279,6 +279,7 @@ static int configure(struct run *run, const struct run_options *o, struct machin
         .ram_size = o->memory,
         .n_cpus = o->cpus,
         .code_cache = o->code_cache,
+        .profile = o->profile,
         .debug_exit = o->debug_exit,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout,

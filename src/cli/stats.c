@@ -26,14 +26,44 @@ static json_t *exits(const uint64_t counts[ENGINE_N_EXITS])
     return object;
 }
 
-/* Where a vCPU's time went: in the guest's instructions, in devices, waiting in HLT. */
-static json_t *time_of(int64_t run_ns, int64_t device_ns, int64_t halted_ns)
+/* Where a vCPU's time went: in the guest's instructions, making code of them, interpreting some, in devices, waiting in HLT. */
+static json_t *time_of(const uint64_t *translator, int64_t run_ns, int64_t device_ns, int64_t halted_ns)
+{
+    json_t *object = json_object();
+    uint64_t translate = translator[ENGINE_TRANSLATOR_TRANSLATOR_NS];
+    uint64_t interpret = translator[ENGINE_TRANSLATOR_INTERPRETER_NS];
+    int64_t guest = run_ns - device_ns - (int64_t)(translate + interpret);
+
+    put(object, "guest", (uint64_t)(guest > 0 ? guest : 0));
+    put(object, "translator", translate);
+    put(object, "interpreter", interpret);
+    put(object, "device", (uint64_t)device_ns);
+    put(object, "halted", (uint64_t)halted_ns);
+    return object;
+}
+
+static void put_rate(json_t *object, const char *key, uint64_t all, uint64_t missed)
+{
+    if (all)
+        json_object_set_new(object, key, json_real(missed < all ? (double)(all - missed) / (double)all : 0));
+}
+
+/* Rates only where generated code has counted (--profile). */
+static json_t *translator(const uint64_t *counts)
 {
     json_t *object = json_object();
 
-    put(object, "guest", (uint64_t)(run_ns > device_ns ? run_ns - device_ns : 0));
-    put(object, "device", (uint64_t)device_ns);
-    put(object, "halted", (uint64_t)halted_ns);
+    for (int i = 0; i < ENGINE_TRANSLATOR_TRANSLATOR_NS; i++)
+        put(object, engine_translator_names[i], counts[i]);
+    if (!counts[ENGINE_TRANSLATOR_ENTRIES])
+        return object;
+    for (int i = ENGINE_TRANSLATOR_TLB_LOOKUPS; i < ENGINE_N_TRANSLATOR; i++)
+        put(object, engine_translator_names[i], counts[i]);
+    put_rate(object, "tlb_hit_rate", counts[ENGINE_TRANSLATOR_TLB_LOOKUPS], counts[ENGINE_TRANSLATOR_SLOW_PATHS]);
+    put_rate(object, "jump_cache_hit_rate", counts[ENGINE_TRANSLATOR_JUMPS] + counts[ENGINE_TRANSLATOR_JUMP_MISSES],
+             counts[ENGINE_TRANSLATOR_JUMP_MISSES]);
+    put_rate(object, "chained_rate", counts[ENGINE_TRANSLATOR_ENTRIES],
+             counts[ENGINE_TRANSLATOR_JUMPS] + counts[ENGINE_TRANSLATOR_JUMP_MISSES] + counts[ENGINE_TRANSLATOR_LINKS]);
     return object;
 }
 
@@ -61,7 +91,8 @@ static json_t *vcpus(const struct vm *vm)
         json_t *object = json_object();
         put(object, "instructions", vcpu->stats.instructions);
         json_object_set_new(object, "exits", exits(vcpu->stats.exits));
-        json_object_set_new(object, "time_ns", time_of(vcpu->run_ns, vcpu->stats.device_ns, vcpu->halted_ns));
+        json_object_set_new(object, "time_ns",
+                            time_of(vcpu->stats.translator, vcpu->run_ns, vcpu->stats.device_ns, vcpu->halted_ns));
         json_array_append_new(array, object);
     }
     return array;
@@ -113,6 +144,7 @@ static json_t *memory(const struct vm *vm)
 char *stats_json(struct vm *vm, int status)
 {
     uint64_t counts[ENGINE_N_EXITS] = {0}, instructions = 0;
+    uint64_t translated[ENGINE_N_TRANSLATOR] = {0};
     int64_t run_ns = 0, device_ns = 0, halted_ns = 0;
     json_t *root = json_object();
 
@@ -120,6 +152,8 @@ char *stats_json(struct vm *vm, int status)
         const struct vcpu *vcpu = vm->vcpus[i];
         for (int j = 0; j < ENGINE_N_EXITS; j++)
             counts[j] += vcpu->stats.exits[j];
+        for (int j = 0; j < ENGINE_N_TRANSLATOR; j++)
+            translated[j] += vcpu->stats.translator[j];
         instructions += vcpu->stats.instructions;
         run_ns += vcpu->run_ns;
         device_ns += vcpu->stats.device_ns;
@@ -136,7 +170,8 @@ char *stats_json(struct vm *vm, int status)
     json_object_set_new(root, "exits", exits(counts));
     json_object_set_new(root, "untranslated", interpreted(vm, ENGINE_UNTRANSLATED));
     json_object_set_new(root, "slow", interpreted(vm, ENGINE_SLOW));
-    json_object_set_new(root, "time_ns", time_of(run_ns, device_ns, halted_ns));
+    json_object_set_new(root, "translator", translator(translated));
+    json_object_set_new(root, "time_ns", time_of(translated, run_ns, device_ns, halted_ns));
     json_object_set_new(root, "memory_bytes", memory(vm));
     json_object_set_new(root, "vcpus", vcpus(vm));
     char *text = json_dumps(root, JSON_INDENT(2));

@@ -6,6 +6,9 @@
 #define ENGINE_EXIT_TEXT(name, text) text,
 const char *const engine_exit_names[ENGINE_N_EXITS] = {ENGINE_EXIT_REASONS(ENGINE_EXIT_TEXT)};
 
+#define ENGINE_TRANSLATOR_TEXT(name, text) text,
+const char *const engine_translator_names[ENGINE_N_TRANSLATOR] = {ENGINE_TRANSLATOR_COUNTS(ENGINE_TRANSLATOR_TEXT)};
+
 #define HOST(name, kind, probe)
 #define ENGINE(name, kind) extern const struct engine_type name##_engine;
 #include "engine/engines.def"

@@ -63,12 +63,43 @@ enum engine_interpreted {
 
 #define ENGINE_N_COUNTS 20 /* the most frequent */
 
+/*
+ * What a translator has done. Times are in ns, the interpreter's sampled and without devices'. The last three are counted by generated code, under
+ * engine_conf.profile alone: each look into the TLB; each block that was entered, and how many of them through the jump cache.
+ */
+#define ENGINE_TRANSLATOR_COUNTS(X)                        \
+    X(BLOCKS, "blocks")                                    \
+    X(GUEST_INSTRUCTIONS, "guest_instructions")            \
+    X(GUEST_BYTES, "guest_bytes")                          \
+    X(HOST_BYTES, "host_bytes")                            \
+    X(COPIED, "copied_blocks")                             \
+    X(MOVED, "moved_blocks")                               \
+    X(INVALIDATED, "invalidated_blocks")                   \
+    X(EVICTED, "evicted_segments")                         \
+    X(SLOW_PATHS, "slow_paths")                            \
+    X(JUMP_MISSES, "jump_cache_misses")                    \
+    X(LINKS, "unlinked_jumps")                             \
+    X(POLLS, "polls")                                      \
+    X(INTERPRETED, "instructions_not_in_translated_modes") \
+    X(TRANSLATOR_NS, "translator_ns")                      \
+    X(INTERPRETER_NS, "interpreter_ns")                    \
+    X(TLB_LOOKUPS, "tlb_lookups")                          \
+    X(ENTRIES, "block_entries")                            \
+    X(JUMPS, "jump_cache_lookups")
+
+#define ENGINE_TRANSLATOR_ENUM(name, text) ENGINE_TRANSLATOR_##name,
+enum engine_translator_count { ENGINE_TRANSLATOR_COUNTS(ENGINE_TRANSLATOR_ENUM) ENGINE_N_TRANSLATOR };
+#undef ENGINE_TRANSLATOR_ENUM
+
+extern const char *const engine_translator_names[ENGINE_N_TRANSLATOR];
+
 /* Written by the vCPU's thread alone; read by others when it is done (or as a rough figure before). */
 struct engine_stats {
     uint64_t exits[ENGINE_N_EXITS];
     uint64_t instructions; /* retired by the guest, where the engine can count them */
     int64_t device_ns;     /* spent in bus_access; sampled, see the engine */
     struct engine_count interpreted[ENGINE_N_INTERPRETED][ENGINE_N_COUNTS];
+    uint64_t translator[ENGINE_N_TRANSLATOR]; /* zeroes for other engines */
 };
 
 /* All that joins a vCPU to its machine; outlives it. */
@@ -143,6 +174,7 @@ struct engine_conf {
     struct ram *ram;
     unsigned n_vcpus;
     const struct engine_trace *trace; /* or NULL; outlives the engine */
+    bool profile;                     /* generated code counts what it does, at a cost */
     uint64_t code_cache;              /* bytes of translated code, all vCPUs together; 0: as the engine likes */
     struct lockstep *lockstep;        /* engine/lockstep/lockstep.h; for the engine of that name alone */
 };

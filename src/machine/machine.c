@@ -91,6 +91,7 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         .ram_low_max = MEMMAP_LOW_MAX,
         .n_vcpus = conf->n_cpus,
         .code_cache = conf->code_cache,
+        .profile = conf->profile,
         .no_reboot = conf->no_reboot,
         .timeout_ns = conf->timeout_ns,
         .crystal_hz = LAPIC_TIMER_HZ,

@@ -56,6 +56,7 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
     const struct engine_conf engine_conf = {.ram = &vm->ram,
                                             .n_vcpus = conf->n_vcpus,
                                             .code_cache = conf->code_cache,
+                                            .profile = conf->profile,
                                             .lockstep = conf->lockstep,
                                             .trace = conf->trace};
     r = ram_open(&vm->ram, conf->ram_size, conf->ram_low_max, err);

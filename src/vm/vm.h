@@ -37,6 +37,7 @@ struct vm_conf {
     uint64_t ram_low_max;
     unsigned n_vcpus;
     uint64_t code_cache; /* bytes of translated code; 0: the engine's own idea */
+    bool profile;        /* as in struct engine_conf */
     bool no_reboot;
     int64_t timeout_ns;  /* 0: none */
     uint64_t crystal_hz; /* of the local APIC timer, for CPUID */

@@ -184,7 +184,7 @@ class Statistics(harness.Case):
         self.assertEqual((stats["end"], stats["status"], stats["cpus"]), ("debug", 0x2B, 2))
         self.assertEqual(stats["exits"]["pio_out"], 1)
         self.assertGreater(stats["instructions"], 0)
-        self.assertEqual(set(stats["time_ns"]), {"guest", "device", "halted"})
+        self.assertEqual(set(stats["time_ns"]), {"guest", "translator", "interpreter", "device", "halted"})
         memory = stats["memory_bytes"]
         self.assertEqual(set(memory), {"peak", "guest", "own", "files"})
         self.assertGreater(memory["guest"], 0)

@@ -4,6 +4,8 @@
 
 #include "base/util.h"
 
+#define OTHERS UINT64_C(0x40000000) /* behind all of seq_layout.h */
+
 struct report {
     FILE *out;
     unsigned n;
@@ -129,8 +131,11 @@ static struct quirks quirks_at(const struct seq_run *run)
     const struct seq_state *out = &run->out.state;
     struct quirks q = {.cr2_mask = UINT64_MAX, .error_mask = UINT32_MAX, .mask_reg = -1};
 
-    /* Linux shows programs P set for all of its own half, so as not to tell what it has mapped there. */
-    if (out->vector == X86_PF && out->cr2 >> 63)
+    /*
+     * Linux shows programs P set for all of its own half, so as not to tell what it has mapped there. And above what sequences use lies what
+     * the native program uses: its libraries, a sanitizer's shadow.
+     */
+    if (out->vector == X86_PF && out->cr2 >= OTHERS)
         q.error_mask = ~X86_PF_P;
     if (!decode_at(run, out->rip, &insn, ops))
         return q;

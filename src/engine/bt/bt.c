@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "base/loop.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/translate.h"
 #include "engine/interp/code.h"
@@ -25,6 +26,7 @@
 #define CACHE_LEAST     (8 * MIB)
 
 #define STRADDLES_MAX 32
+#define SLOW_SAMPLE   64
 #define CACHE_MOST    (1 * GIB) /* of one vCPU: jumps have 32-bit displacements */
 
 struct engine_vcpu {
@@ -147,6 +149,22 @@ static void note_straddle(struct bt *bt, uint64_t rip, uintptr_t pc)
         cache_drop(bt, block);
 }
 
+/* One instruction by the interpreter; one in SLOW_SAMPLE has its time taken, and stands for the others. */
+static uint64_t interpret_one(struct bt *bt, enum engine_interpreted why)
+{
+    struct interp *c = &bt->c;
+    uint64_t *ns = &bt->stats.count[ENGINE_TRANSLATOR_INTERPRETER_NS], next;
+
+    if (bt->stats.count[ENGINE_TRANSLATOR_SLOW_PATHS] % SLOW_SAMPLE)
+        return interp_one(c, bt->stats.mnemonics[why]);
+    int64_t before = loop_now(), device = c->conf.stats->device_ns;
+    next = interp_one(c, bt->stats.mnemonics[why]);
+    int64_t took = loop_now() - before;
+    if (device == c->conf.stats->device_ns)
+        *ns += (uint64_t)took * SLOW_SAMPLE;
+    return next;
+}
+
 /*
  * The slow path: interprets the instruction at RIP, or the group that begins with it. Returns the host address to go on at, or NULL: find the
  * block for the new RIP. With x87, leaves those registers in the host's.
@@ -158,7 +176,7 @@ static const uint8_t *slow(struct bt *bt, enum engine_interpreted why, bool x87)
     uint64_t next, end = bt->arg1 + (bt->group & ~BT_GROUP_ENDS);
     bool group = bt->group, ends = bt->group & BT_GROUP_ENDS;
 
-    bt->stats.slow++;
+    bt->stats.count[ENGINE_TRANSLATOR_SLOW_PATHS]++;
     bt->group = 0;
     bt->dropped = false;
     if (group)
@@ -167,7 +185,7 @@ static const uint8_t *slow(struct bt *bt, enum engine_interpreted why, bool x87)
         count_to(bt, bt->arg1);
     c->st.rip = bt->arg1;
     do {
-        next = interp_one(c, bt->stats.mnemonics[why]);
+        next = interpret_one(bt, why);
         if (x87 && !c->x87_away)
             x87_load(bt);
         cache_check_pages(bt);
@@ -182,7 +200,7 @@ static bool arrive(struct bt *bt)
 {
     struct interp *c = &bt->c;
 
-    bt->stats.misses++;
+    bt->stats.count[ENGINE_TRANSLATOR_JUMP_MISSES]++;
     if (bt->counted)
         c->n_insn += bt->counted->n;
     c->st.rip = bt->arg0;
@@ -197,7 +215,7 @@ static bool arrive(struct bt *bt)
 /* What the jump led to is known by now: joins them, unless they are gone. */
 static void join(struct bt *bt, uint32_t number, struct bt_block *to, uint64_t evictions)
 {
-    if (evictions != bt->stats.evictions || bt->counted)
+    if (evictions != bt->stats.count[ENGINE_TRANSLATOR_EVICTED] || bt->counted)
         return;
     struct bt_link *link = cache_link(bt, number);
     if (link->from->dead || link->rip != to->rip) /* or it was moved by now */
@@ -212,7 +230,7 @@ static const uint8_t *answer(struct bt *bt)
 {
     struct interp *c = &bt->c;
     uint32_t number = (uint32_t)bt->arg0;
-    uint64_t evictions = bt->stats.evictions;
+    uint64_t evictions = bt->stats.count[ENGINE_TRANSLATOR_EVICTED];
     struct bt_block *block;
 
     jump_select(bt); /* generated code may have entered a mode that has no table yet */
@@ -233,7 +251,7 @@ static const uint8_t *answer(struct bt *bt)
             jump_enter(bt, block);
         return block ? block->body_saved : NULL;
     case BT_LEAVE_LINK:
-        bt->stats.links++;
+        bt->stats.count[ENGINE_TRANSLATOR_LINKS]++;
         c->st.rip = cache_link(bt, number)->rip;
         if (bt->counted)
             c->n_insn += cache_link(bt, number)->n;
@@ -244,7 +262,7 @@ static const uint8_t *answer(struct bt *bt)
             join(bt, number, block, evictions);
         return block ? block->body_saved : NULL;
     case BT_LEAVE_POLL:
-        bt->stats.polls++;
+        bt->stats.count[ENGINE_TRANSLATOR_POLLS]++;
         c->st.rip = bt->arg0;
         return NULL;
     case BT_LEAVE_TRAP:
@@ -264,7 +282,7 @@ static void interpret(struct bt *bt)
     uint64_t before = c->n_insn;
 
     interp_block(c, interp_left(c));
-    bt->stats.interpreted += c->n_insn - before;
+    bt->stats.count[ENGINE_TRANSLATOR_INTERPRETED] += c->n_insn - before;
 }
 
 /* From one look at what is due to the next. true: leave run(). */
@@ -344,6 +362,7 @@ out:
     code_written(c);
     code_leave(c);
     c->conf.stats->instructions = c->n_insn;
+    memcpy(c->conf.stats->translator, bt->stats.count, sizeof(bt->stats.count));
     if (c->exit != ENGINE_HALT && !limit) /* which come often, and are soon over */
         for (unsigned i = 0; i < ENGINE_N_INTERPRETED; i++)
             rank(bt->stats.mnemonics[i], c->conf.stats->interpreted[i]);
@@ -398,6 +417,7 @@ static int bt_open(struct engine **enginep, const struct engine_conf *conf, stru
     if (!engine)
         return err_set(err, -ENOMEM, "engine: out of memory");
     engine->vcpu_cache_size = vcpu_cache_size(conf);
+    engine->profile = conf->profile;
     engine->n_pages = ram->size >> RAM_PAGE_SHIFT;
     engine->vcpus = calloc(conf->n_vcpus, sizeof(struct bt *));
     engine->holders = mmap(NULL, engine->n_pages * sizeof(*engine->holders), PROT_READ | PROT_WRITE,

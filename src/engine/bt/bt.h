@@ -90,11 +90,7 @@ struct bt_cache; /* cache.c */
 struct bt_jump;  /* jump.c */
 
 struct bt_stats {
-    uint64_t blocks, guest_bytes, host_bytes, guest_insns; /* translated so far */
-    uint64_t slow, misses, links, polls;                   /* ways out of generated code */
-    uint64_t interpreted;                                  /* instructions in modes that are not translated */
-    uint64_t copied, moved;                                /* blocks made from one at another linear address */
-    uint64_t invalidated, evictions; /* blocks dropped since their bytes changed; segments emptied */
+    uint64_t count[ENGINE_N_TRANSLATOR];                                    /* TLB_LOOKUPS and on: by generated code */
     uint64_t mnemonics[ENGINE_N_INTERPRETED][ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* of the slow ones */
 };
 
@@ -152,6 +148,7 @@ struct bt {
 struct bt_engine {
     struct engine engine;     /* first: what the embedded interpreters share */
     uint64_t vcpu_cache_size; /* bytes of generated code, each vCPU */
+    bool profile;             /* generated code counts */
     struct bt **vcpus;
     _Atomic uint16_t *holders; /* for each page of RAM: vCPUs with blocks made from it, a bit each */
     uint64_t n_pages;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "base/loop.h"
 #include "engine/bt/translate.h"
 #include "engine/interp/mmu.h"
 
@@ -163,9 +164,9 @@ static void enlist(struct bt *bt, struct bt_block *block)
     *head = block;
     page_enlist(bt, block);
     segment_commit(bt, block);
-    bt->stats.blocks++;
-    bt->stats.guest_bytes += block->source_len;
-    bt->stats.host_bytes += (uint64_t)(block->code_end - block->code);
+    bt->stats.count[ENGINE_TRANSLATOR_BLOCKS]++;
+    bt->stats.count[ENGINE_TRANSLATOR_GUEST_BYTES] += block->source_len;
+    bt->stats.count[ENGINE_TRANSLATOR_HOST_BYTES] += (uint64_t)(block->code_end - block->code);
     trace_block(bt, block);
 }
 
@@ -244,7 +245,7 @@ static struct bt_block *make_from_twin(struct bt *bt, struct place *at)
         return NULL;
     if (n >= MAX_TWINS) {
         move_block(bt, twin, at->rip);
-        bt->stats.moved++;
+        bt->stats.count[ENGINE_TRANSLATOR_MOVED]++;
         return twin;
     }
     size_t mark = segment_mark(bt);
@@ -254,11 +255,11 @@ static struct bt_block *make_from_twin(struct bt *bt, struct place *at)
         return NULL;
     }
     enlist(bt, block);
-    bt->stats.copied++;
+    bt->stats.count[ENGINE_TRANSLATOR_COPIED]++;
     return block;
 }
 
-static struct bt_block *make(struct bt *bt, struct place *at)
+static struct bt_block *make_block(struct bt *bt, struct place *at)
 {
     unsigned max = TRANSLATE_INSNS;
     struct bt_block *block;
@@ -288,6 +289,15 @@ static struct bt_block *make(struct bt *bt, struct place *at)
             return NULL;
         }
     }
+}
+
+static struct bt_block *make(struct bt *bt, struct place *at)
+{
+    int64_t before = loop_now();
+    struct bt_block *block = make_block(bt, at);
+
+    bt->stats.count[ENGINE_TRANSLATOR_TRANSLATOR_NS] += (uint64_t)(loop_now() - before);
+    return block;
 }
 
 struct bt_block *cache_find(struct bt *bt, uint64_t rip)

@@ -227,6 +227,7 @@ struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const
         checked = &shared;
     }
     flags_keep(t);
+    translate_count(t, ENGINE_TRANSLATOR_TLB_LOOKUPS);
     if (is_constant(mem)) {
         stub = check_constant(t, in, mem, host);
     } else {

@@ -122,7 +122,7 @@ static void check(struct bt *bt, struct bt_page *page)
             if (is_fresh(page, block, list))
                 continue;
             cache_drop(bt, block);
-            bt->stats.invalidated++;
+            bt->stats.count[ENGINE_TRANSLATOR_INVALIDATED]++;
         }
     page->busy = false;
     let_go(bt, page);

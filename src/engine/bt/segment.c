@@ -121,7 +121,7 @@ void segment_next(struct bt *bt)
     s->n = 0;
     s->code_used = s->meta_used = 0;
     bt->dropped = true;
-    bt->stats.evictions++;
+    bt->stats.count[ENGINE_TRANSLATOR_EVICTED]++;
 }
 
 /* Async-signal-safe while generated code runs: nothing here is written then. */

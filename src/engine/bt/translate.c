@@ -304,6 +304,24 @@ static enum flags_at flags_at_entry(const struct trans *t)
     return FLAGS_LIVE;
 }
 
+void translate_count(struct trans *t, enum engine_translator_count which)
+{
+    if (t->bt->engine->profile)
+        emit_abs(&t->e, EMIT_64, 0xff, 0, BT_ABS(t->bt, stats.count[which])); /* inc */
+}
+
+/* The same without touching flags; T0 is free. */
+static void count_entry(struct trans *t)
+{
+    uint32_t count = BT_ABS(t->bt, stats.count[ENGINE_TRANSLATOR_ENTRIES]);
+
+    if (!t->bt->engine->profile)
+        return;
+    emit_abs(&t->e, EMIT_64, EMIT_MOV_LOAD, BT_T0, count);
+    emit_mem(&t->e, EMIT_64, EMIT_LEA, BT_T0, BT_T0, EMIT_NONE, 0, 1);
+    emit_abs(&t->e, EMIT_64, EMIT_MOV_STORE, BT_T0, count);
+}
+
 static void put_entry(struct trans *t)
 {
     struct emit *e = &t->e;
@@ -313,6 +331,7 @@ static void put_entry(struct trans *t)
 
     t->flags = flags_at_entry(t);
     block->landing = emit_here(e);
+    translate_count(t, ENGINE_TRANSLATOR_JUMPS);
     if (rip == (uint64_t)(int32_t)rip) {
         emit_alu_imm(e, EMIT_64, ALU_CMP, BT_T0, (uint32_t)rip);
     } else {
@@ -328,6 +347,7 @@ static void put_entry(struct trans *t)
         flags_emit_restore(e, t->bt);
         emit_align(e, 16);
         block->body_live = emit_here(e);
+        count_entry(t);
         return;
     }
     jump = NULL;
@@ -342,6 +362,7 @@ static void put_entry(struct trans *t)
         emit_patch(e, jump, block->body_saved);
     else
         block->body_live = block->body_saved;
+    count_entry(t);
 }
 
 /* The interpreter runs it, and goes on behind it or wherever it leads. */
@@ -469,6 +490,6 @@ size_t translate(struct bt *bt, struct bt_block *block, const uint8_t *bytes, si
         return 0;
     block->code = jit_arena_exec(&bt->arena, room);
     block->code_end = emit_here(&t->e);
-    bt->stats.guest_insns += t->n;
+    bt->stats.count[ENGINE_TRANSLATOR_GUEST_INSTRUCTIONS] += t->n;
     return (size_t)(t->e.p - t->e.start);
 }

@@ -132,6 +132,9 @@ void translate_resume(struct trans *t, struct trans_stub *stub);
 /* The host instruction about to be emitted may raise an exception: that leads to the stub, which may have no other jump to it. */
 void translate_trap(struct trans *t, struct trans_stub *stub);
 
+/* Under engine_conf.profile: counts. EFLAGS are overwritten. */
+void translate_count(struct trans *t, enum engine_translator_count which);
+
 /* A direct way out to RIP `target`; `from` is the jump. */
 void translate_exit(struct trans *t, uint8_t *from, uint64_t target);
 
