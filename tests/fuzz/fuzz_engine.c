@@ -18,6 +18,11 @@
 
 static struct box box;
 
+static void close_box(void)
+{
+    box_close(&box);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     const char *engine = getenv("VIREO_TEST_ENGINE");
@@ -27,6 +32,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         fprintf(stderr, "%s\n", err.msg);
         exit(2);
     }
+    atexit(close_box);
     return 0;
 }
 

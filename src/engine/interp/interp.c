@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "engine/interp/code.h"
 #include "engine/interp/debugger.h"
@@ -18,8 +17,11 @@
 #include "engine/interp/vector.h"
 #include "x86/msr.h"
 
+#define VCPU_ALIGN 64
+
 struct engine_vcpu {
     struct interp interp;
+    void *memory; /* that it lies in */
 };
 
 /* ---- the bus lock ---- */
@@ -384,16 +386,18 @@ void interp_vcpu_fini(struct interp *c)
 static int interp_vcpu_open(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpup,
                             struct err *err)
 {
-    /* Most of it is TLB, which takes memory as it fills. */
-    struct engine_vcpu *vcpu =
-        mmap(NULL, sizeof(*vcpu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* Most of it is TLB: zeroed by the system, it takes memory as it fills. */
+    uint8_t *memory = calloc(1, sizeof(struct engine_vcpu) + VCPU_ALIGN);
+    struct engine_vcpu *vcpu;
     int ret;
 
-    if (vcpu == MAP_FAILED)
+    if (!memory)
         return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
+    vcpu = (struct engine_vcpu *)align_up((uintptr_t)memory, VCPU_ALIGN);
+    vcpu->memory = memory;
     ret = interp_vcpu_init(&vcpu->interp, engine, conf, err);
     if (ret < 0) {
-        munmap(vcpu, sizeof(*vcpu));
+        free(vcpu->memory);
         return ret;
     }
     *vcpup = vcpu;
@@ -403,7 +407,7 @@ static int interp_vcpu_open(struct engine *engine, const struct engine_vcpu_conf
 static void interp_vcpu_close(struct engine_vcpu *vcpu)
 {
     interp_vcpu_fini(&vcpu->interp);
-    munmap(vcpu, sizeof(*vcpu));
+    free(vcpu->memory);
 }
 
 void interp_get_state(const struct interp *c, struct x86_state *st)
