@@ -9,11 +9,6 @@
 #define ALU_OR  1
 #define ALU_AND 4
 
-static unsigned cpl(const struct trans *t)
-{
-    return (t->bt->mode & BT_MODE_CPL) >> BT_MODE_CPL_SHIFT;
-}
-
 /* ---- light calls ---- */
 
 /* lea t0, [rip + ...], stored to `field`; returns the place of the displacement. */
@@ -95,11 +90,6 @@ static bool put_flag(struct trans *t, const struct trans_insn *in, uint32_t flag
     return true;
 }
 
-static enum mmu_index mmu_of(const struct trans *t)
-{
-    return (t->bt->mode & BT_MODE_MMU) >> BT_MODE_MMU_SHIFT;
-}
-
 static bool put_ac(struct trans *t, const struct trans_insn *in, bool ac, enum mmu_index index)
 {
     struct emit *e = &t->e;
@@ -112,7 +102,7 @@ static bool put_ac(struct trans *t, const struct trans_insn *in, bool ac, enum m
 /* The mode to come has a jump cache for good, which a user's has not: that is its address space's. */
 static bool may_enter(const struct trans *t, enum mmu_index index, bool df)
 {
-    if (cpl(t) == 3)
+    if (trans_cpl(t) == 3)
         return false;
     uint32_t mode = t->bt->mode & ~(BT_MODE_MMU | BT_MODE_DF);
     return jump_reserve(t->bt, mode | (uint32_t)index << BT_MODE_MMU_SHIFT | (df ? BT_MODE_DF : 0));
@@ -145,7 +135,7 @@ static bool put_df(struct trans *t, const struct trans_insn *in)
 {
     bool df = in->xi.insn.mnemonic == ZYDIS_MNEMONIC_STD;
 
-    if (!may_enter(t, mmu_of(t), df))
+    if (!may_enter(t, trans_mmu(t), df))
         return false;
     flags_keep(t);
     return put_flag(t, in, X86_FLAG_DF, df, (t->bt->mode & ~BT_MODE_DF) | (df ? BT_MODE_DF : 0));
@@ -181,7 +171,7 @@ static void set(struct trans_insn *in, bool (*emit)(struct trans *, const struct
 void entry_classify(const struct trans *t, struct trans_insn *in)
 {
     const struct x86_insn *xi = &in->xi;
-    bool kernel64 = t->code64 && cpl(t) == 0, df = t->bt->mode & BT_MODE_DF;
+    bool kernel64 = t->code64 && trans_cpl(t) == 0, df = t->bt->mode & BT_MODE_DF;
 
     switch (xi->insn.mnemonic) {
     case ZYDIS_MNEMONIC_SYSCALL:
@@ -197,13 +187,13 @@ void entry_classify(const struct trans *t, struct trans_insn *in)
             set(in, put_iret, true);
         break;
     case ZYDIS_MNEMONIC_STAC:
-        if (cpl(t) == 0)
+        if (trans_cpl(t) == 0)
             set(in, put_stac, true);
         break;
     case ZYDIS_MNEMONIC_CLAC:
-        if (cpl(t) == 0 && mmu_of(t) == MMU_KERNEL)
+        if (trans_cpl(t) == 0 && trans_mmu(t) == MMU_KERNEL)
             set(in, put_clac, true);
-        else if (cpl(t) == 0)
+        else if (trans_cpl(t) == 0)
             set(in, put_nothing, false); /* AC is clear already */
         break;
     case ZYDIS_MNEMONIC_CLD:

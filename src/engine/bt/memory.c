@@ -143,25 +143,20 @@ static void put_bit_operand(struct trans *t, const struct mem_operand *mem)
 
 /* ---- the check ---- */
 
-static enum mmu_index mmu_index(const struct trans *t)
-{
-    return (t->bt->mode & BT_MODE_MMU) >> BT_MODE_MMU_SHIFT;
-}
-
 /*
  * Where the field of an entry is: from T1, after put_table() has added the table's address there; the table of supervisor accesses under
  * SMAP never changes, so that it needs no adding.
  */
 static int32_t tlb_field(const struct trans *t, size_t field)
 {
-    uint32_t table = mmu_index(t) == MMU_KERNEL_SMAP ? BT_ABS(t->bt, c.tlb_smap.entry[0]) : 0;
+    uint32_t table = trans_mmu(t) == MMU_KERNEL_SMAP ? BT_ABS(t->bt, c.tlb_smap.entry[0]) : 0;
     return (int32_t)(table + field);
 }
 
 static void put_table(struct trans *t)
 {
-    if (mmu_index(t) != MMU_KERNEL_SMAP)
-        emit_abs(&t->e, EMIT_64, EMIT_ADD_LOAD, BT_T1, BT_ABS(t->bt, c.tlb[mmu_index(t)]));
+    if (trans_mmu(t) != MMU_KERNEL_SMAP)
+        emit_abs(&t->e, EMIT_64, EMIT_ADD_LOAD, BT_T1, BT_ABS(t->bt, c.tlb[trans_mmu(t)]));
 }
 
 static size_t tag_field(const struct mem_operand *mem)
@@ -187,14 +182,14 @@ static struct trans_stub *check_constant(struct trans *t, const struct trans_ins
     struct emit *e = &t->e;
     uint64_t addr = constant_address(mem), offset = addr & 0xfff;
     int32_t slot = (int32_t)(tlb_slot(addr) << ENTRY_SHIFT);
-    unsigned table = mmu_index(t) == MMU_KERNEL_SMAP ? EMIT_NONE : BT_T1;
+    unsigned table = trans_mmu(t) == MMU_KERNEL_SMAP ? EMIT_NONE : BT_T1;
     uint8_t *jump;
 
     if (offset + mem->size > RAM_PAGE_SIZE || (mem->align && offset % mem->align)) {
         jump = emit_jmp_later(e);
     } else {
         if (table != EMIT_NONE)
-            emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_ABS(t->bt, c.tlb[mmu_index(t)]));
+            emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_ABS(t->bt, c.tlb[trans_mmu(t)]));
         mem_constant(t, BT_T0, mem, addr - offset);
         put_entry_field(t, EMIT_CMP_LOAD, BT_T0, table, slot + tlb_field(t, tag_field(mem)), mem->rip);
         jump = emit_jcc_later(e, EMIT_NE);

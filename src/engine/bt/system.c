@@ -17,11 +17,6 @@
 
 /* ---- pieces ---- */
 
-static unsigned cpl(const struct trans *t)
-{
-    return (t->bt->mode & BT_MODE_CPL) >> BT_MODE_CPL_SHIFT;
-}
-
 /* op dword [abs], imm; op is an ALU operation's number. Changes EFLAGS. */
 static void put_alu_abs(struct emit *e, unsigned op, uint32_t addr, uint32_t imm)
 {
@@ -115,7 +110,7 @@ static bool put_popf(struct trans *t, const struct trans_insn *in)
     struct emit *e = &t->e;
     struct mem_operand mem = pushpop_slot(t, EMIT_RSP, 0, false);
     struct mem_host host;
-    uint32_t may_change = X86_FLAGS_STATUS | (cpl(t) == 0 ? X86_FLAG_IF : 0);
+    uint32_t may_change = X86_FLAGS_STATUS | (trans_cpl(t) == 0 ? X86_FLAG_IF : 0);
     struct trans_stub *stub = mem_check(t, in, &mem, false, &host);
 
     emit_mem(e, EMIT_32, EMIT_MOV_LOAD, BT_T0, host.base, host.index, 0, host.disp);
@@ -123,7 +118,7 @@ static bool put_popf(struct trans *t, const struct trans_insn *in)
     emit_rr(e, EMIT_32, EMIT_XOR_LOAD, BT_T1, BT_T0);
     put_test(e, BT_T1, ~may_change);
     stub->from[1] = emit_jcc_later(e, EMIT_NE);
-    if (cpl(t) == 0) {
+    if (trans_cpl(t) == 0) {
         put_test(e, BT_T0, X86_FLAG_IF);
         uint8_t *off = emit_jcc_later(e, EMIT_E);
         stub->from[2] = put_jump_if_interrupt(t);
@@ -266,7 +261,7 @@ static void classify_mov(const struct trans *t, struct trans_insn *in)
     if (to->type != ZYDIS_OPERAND_TYPE_REGISTER || from->type != ZYDIS_OPERAND_TYPE_REGISTER)
         return;
     ZydisRegisterClass class = ZydisRegisterGetClass(from->reg.value);
-    if (class == ZYDIS_REGCLASS_CONTROL && cpl(t) == 0 && gpr_of(from) <= 4 && gpr_of(from) != 1)
+    if (class == ZYDIS_REGCLASS_CONTROL && trans_cpl(t) == 0 && gpr_of(from) <= 4 && gpr_of(from) != 1)
         in->emit = put_from_cr;
     else if (class == ZYDIS_REGCLASS_SEGMENT)
         in->emit = put_from_seg;
@@ -283,7 +278,7 @@ static void classify_pop(const struct trans *t, struct trans_insn *in,
 
 void system_classify(const struct trans *t, struct trans_insn *in)
 {
-    bool kernel = cpl(t) == 0;
+    bool kernel = trans_cpl(t) == 0;
 
     switch (in->xi.insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLI:

@@ -257,6 +257,17 @@ void flow_jump_through(struct emit *e, const struct bt *bt);
 
 /* ---- registers ---- */
 
+/* The privilege of the block's code, and who accesses memory. */
+static inline unsigned trans_cpl(const struct trans *t)
+{
+    return (t->bt->mode & BT_MODE_CPL) >> BT_MODE_CPL_SHIFT;
+}
+
+static inline enum mmu_index trans_mmu(const struct trans *t)
+{
+    return (t->bt->mode & BT_MODE_MMU) >> BT_MODE_MMU_SHIFT;
+}
+
 /* Whether a guest register lives in memory. */
 static inline bool trans_in_memory(unsigned gpr)
 {

@@ -1,8 +1,7 @@
 /* See mmu.h. */
 #include "engine/interp/mmu.h"
 
-#include <time.h>
-
+#include "base/loop.h"
 #include "engine/interp/code.h"
 #include "engine/interp/debugger.h"
 #include "engine/interp/fault.h"
@@ -25,13 +24,6 @@ struct part {
     unsigned len;
 };
 
-static int64_t host_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec * NS_PER_SEC + ts.tv_nsec;
-}
-
 void mmu_bus(struct interp *c, struct bus *bus, uint64_t addr, void *data, unsigned len, enum engine_exit_reason reason)
 {
     bool write = reason == ENGINE_EXIT_PIO_OUT || reason == ENGINE_EXIT_MMIO_WRITE;
@@ -41,9 +33,9 @@ void mmu_bus(struct interp *c, struct bus *bus, uint64_t addr, void *data, unsig
         bus_access(bus, addr, data, len, write);
         return;
     }
-    int64_t before = host_ns();
+    int64_t before = loop_now();
     bus_access(bus, addr, data, len, write);
-    c->conf.stats->device_ns += (host_ns() - before) * BUS_SAMPLE;
+    c->conf.stats->device_ns += (loop_now() - before) * BUS_SAMPLE;
 }
 
 /* ---- translation ---- */
@@ -366,11 +358,6 @@ void mmu_check_write_at(struct interp *c, unsigned cpl, uint64_t lin, unsigned l
 
 /* ---- fetch ---- */
 
-static uint64_t gib_bit(uint64_t lin)
-{
-    return UINT64_C(1) << (lin >> 30) % 64;
-}
-
 const uint8_t *mmu_fetch(struct interp *c, uint64_t lin, uint64_t *gpa)
 {
     bool user = x86_cpl(&c->st) == 3;
@@ -393,7 +380,7 @@ const uint8_t *mmu_fetch(struct interp *c, uint64_t lin, uint64_t *gpa)
         e->addend = (uint64_t)(uintptr_t)host - lin;
         e->gpa = (r.gpa & MMU_PAGE_MASK) | (r.global ? TLB_GLOBAL : 0) | (r.large ? TLB_LARGE : 0);
         if (r.large)
-            c->tlb_code_large |= gib_bit(lin);
+            c->tlb_code_large |= tlb_gib_bit(lin);
     }
     return host;
 }
@@ -523,7 +510,7 @@ void mmu_switch(struct interp *c, unsigned pcid, bool keep)
 /* A global page is the same in all spaces, and entries of its kind may be in each: so the page goes from all of them. */
 void mmu_flush_page(struct interp *c, uint64_t lin)
 {
-    bool large = c->tlb_code_large & gib_bit(lin);
+    bool large = c->tlb_code_large & tlb_gib_bit(lin);
 
     tlb_drop_page(&c->tlb_smap, lin);
     for (unsigned i = 0; i < MMU_SPACES; i++) {

@@ -14,11 +14,6 @@ void tlb_init(struct tlb *tlb)
     drop(tlb, TLB_SIZE - 1); /* an access from the last page there is that ends on page 0 looks there */
 }
 
-static uint64_t gib_bit(uint64_t lin)
-{
-    return UINT64_C(1) << (lin >> 30) % 64;
-}
-
 static void note(struct tlb *tlb, unsigned slot)
 {
     if (tlb->n_notes < TLB_NOTES)
@@ -35,7 +30,7 @@ void tlb_enter(struct tlb *tlb, uint64_t lin, const uint8_t *host, uint64_t gpa,
     if (!(e->gpa & TLB_NOTED))
         note(tlb, slot);
     if (gpa & TLB_LARGE)
-        tlb->large |= gib_bit(lin);
+        tlb->large |= tlb_gib_bit(lin);
     if (!(gpa & TLB_GLOBAL)) {
         if (tlb->n_local < TLB_LOCAL)
             tlb->local[tlb->n_local] = (uint16_t)slot;
@@ -104,7 +99,7 @@ void tlb_drop_page(struct tlb *tlb, uint64_t lin)
 
     if (tlb->entry[slot].read == (lin & PAGE_MASK))
         drop(tlb, slot);
-    if (tlb->large & gib_bit(lin))
+    if (tlb->large & tlb_gib_bit(lin))
         for_each(tlb, drop_large, lin);
 }
 

@@ -47,6 +47,12 @@ static inline unsigned tlb_slot(uint64_t lin)
     return (unsigned)(lin >> 12) % TLB_SIZE;
 }
 
+/* The bit of the GiB around lin in `large`. */
+static inline uint64_t tlb_gib_bit(uint64_t lin)
+{
+    return UINT64_C(1) << (lin >> 30) % 64;
+}
+
 /* A tag that no address which looks into the slot has, nor one that ends on the page behind it. */
 static inline uint64_t tlb_no_tag(unsigned slot)
 {
