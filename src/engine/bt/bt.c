@@ -118,7 +118,7 @@ static void enter(struct bt *bt, const uint8_t *code)
     bt->target = code;
     atomic_store(&bt->in_guest, true);
     if (LIKELY(!atomic_load(&bt->poll)))
-        thunk_run(bt, code);
+        thunk_run(bt);
     else
         bt->leave = BT_LEAVE_NONE;
     atomic_store_explicit(&bt->in_guest, false, memory_order_release);

@@ -159,6 +159,18 @@ static inline struct bt *bt_of(struct interp *c)
     return (struct bt *)c;
 }
 
+/* RFLAGS' status flags as LAHF and SETO AL leave them in AX, which is what bt->flags holds; and RFLAGS with those of bt->flags. */
+static inline uint16_t bt_pack_flags(uint64_t rflags)
+{
+    return (uint16_t)((rflags & 0xff) << 8 | (rflags >> 11 & 1));
+}
+
+static inline uint64_t bt_rflags(const struct bt *bt)
+{
+    uint64_t status = bt->flags >> 8 | (uint64_t)(bt->flags & 1) << 11;
+    return (bt->c.st.rflags & ~(uint64_t)X86_FLAGS_STATUS) | (status & X86_FLAGS_STATUS);
+}
+
 /* The absolute address of a field, for generated code. */
 #define BT_ABS(bt, field) ((uint32_t)(uintptr_t) & (bt)->field)
 
@@ -170,8 +182,8 @@ int thunk_open(struct bt *bt) MUST_CHECK;
 /* Tells whoever traces code of them. */
 void thunk_trace(const struct bt *bt);
 
-/* Runs guest code from `code` until it leaves; bt->leave tells why. */
-void thunk_run(struct bt *bt, const uint8_t *code);
+/* Runs guest code from bt->target until it leaves; bt->leave tells why. */
+void thunk_run(struct bt *bt);
 
 /* ---- mode.c ---- */
 

@@ -23,16 +23,10 @@ static const uint8_t *leave_it(const struct bt *bt)
     return (const uint8_t *)(uintptr_t)bt->arg1;
 }
 
-static uint64_t flags_get(const struct bt *bt)
-{
-    uint64_t status = bt->flags >> 8 | (uint64_t)(bt->flags & 1) << 11;
-    return (bt->c.st.rflags & ~(uint64_t)X86_FLAGS_STATUS) | (status & X86_FLAGS_STATUS);
-}
-
 static void flags_set(struct bt *bt, uint64_t rflags)
 {
     bt->c.st.rflags = rflags | X86_FLAG_FIXED;
-    bt->flags = (uint16_t)((rflags & 0xff) << 8 | (rflags >> 11 & 1));
+    bt->flags = bt_pack_flags(rflags);
 }
 
 /* On at RIP after a change of mode, which is one that is translated. Where something is due, C looks. */
@@ -64,7 +58,7 @@ const uint8_t *light_syscall(struct bt *bt)
     if (!(st->efer & X86_EFER_SCE))
         return leave_it(bt);
     st->gpr[X86_RCX] = bt->light_arg;
-    st->gpr[X86_R11] = flags_get(bt);
+    st->gpr[X86_R11] = bt_rflags(bt);
     flags_set(bt, st->gpr[X86_R11] & ~st->sfmask);
     system_flat_segments(st, sel, (uint16_t)(sel + 8), 0, true);
     bt->c.mmu = mmu_index_of(st, 0);

@@ -206,23 +206,9 @@ void thunk_trace(const struct bt *bt)
     }
 }
 
-/* Status flags between RFLAGS and what LAHF and SETO AL leave in AX. */
-static uint16_t flags_pack(uint64_t rflags)
+void thunk_run(struct bt *bt)
 {
-    return (uint16_t)((rflags & 0xff) << 8 | (rflags >> 11 & 1));
-}
-
-static uint64_t flags_unpack(uint16_t ax)
-{
-    return ax >> 8 | (uint64_t)(ax & 1) << 11;
-}
-
-void thunk_run(struct bt *bt, const uint8_t *code)
-{
-    uint64_t status = X86_FLAGS_STATUS;
-
-    bt->target = code;
-    bt->flags = flags_pack(bt->c.st.rflags);
+    bt->flags = bt_pack_flags(bt->c.st.rflags);
     bt->thunks.enter();
-    bt->c.st.rflags = (bt->c.st.rflags & ~status) | (flags_unpack(bt->flags) & status);
+    bt->c.st.rflags = bt_rflags(bt);
 }
