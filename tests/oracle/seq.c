@@ -82,6 +82,8 @@ bool seq_add(struct seq *seq, unsigned group, const uint8_t *bytes, unsigned len
     struct seq_insn *si = &seq->insn[seq->n++];
     *si = (struct seq_insn){.len = (uint8_t)len, .group = (uint8_t)group};
     memcpy(si->bytes, bytes, len);
+    si->calls = insn.meta.category == ZYDIS_CATEGORY_CALL;
+    si->returns = insn.meta.category == ZYDIS_CATEGORY_RET;
     note_flags(si, &insn, ops);
     return true;
 }
@@ -89,6 +91,17 @@ bool seq_add(struct seq *seq, unsigned group, const uint8_t *bytes, unsigned len
 static bool goes_to_label(const struct seq_insn *si)
 {
     return si->fix == SEQ_FIX_LABEL_REL || si->fix == SEQ_FIX_LABEL_ABS || si->fix == SEQ_FIX_FLOW;
+}
+
+#define N_LABELS    (SEQ_MAX_GROUPS + 8)
+#define AFTER_CALLS N_LABELS /* a join of its own: what returns bring behind any call */
+
+static bool bring(uint32_t *join, uint32_t undef)
+{
+    bool grown = undef & ~*join;
+
+    *join |= undef;
+    return grown;
 }
 
 /* One walk; true when what jumps bring to a group has grown. */
@@ -104,12 +117,14 @@ static bool flow_flags(const struct seq *seq, uint32_t *join, uint32_t *undef)
             now |= join[next];
         undef[i] = now;
         now = (now & ~si->flags_def) | si->flags_undef;
-        if (goes_to_label(si) && (now & ~join[si->target])) {
-            join[si->target] |= now;
-            grown = true;
-        }
+        if (goes_to_label(si))
+            grown |= bring(&join[si->target], now);
+        if (si->returns)
+            grown |= bring(&join[AFTER_CALLS], now);
+        if (si->calls)
+            now |= join[AFTER_CALLS];
     }
-    for (; next < SEQ_MAX_GROUPS + 8; next++)
+    for (; next < N_LABELS; next++)
         now |= join[next];
     undef[seq->n] = now;
     return grown;
@@ -117,7 +132,7 @@ static bool flow_flags(const struct seq *seq, uint32_t *join, uint32_t *undef)
 
 bool seq_undefined(const struct seq *seq, uint32_t *undef)
 {
-    uint32_t join[SEQ_MAX_GROUPS + 8] = {0};
+    uint32_t join[N_LABELS + 1] = {0};
 
     while (flow_flags(seq, join, undef))
         ;

@@ -40,6 +40,7 @@ struct seq_insn {
     uint8_t fix, fix_off, fix_size;
     bool wipe;      /* removes from memory what cannot be compared */
     bool patchable; /* mov r32, imm32, which others may change */
+    bool calls, returns;
     uint32_t target;
     uint32_t flags_read, flags_def, flags_undef; /* status flags; def: certainly defined afterwards */
 };
