@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static _Atomic int log_level = LOG_LEVEL_WARN;
@@ -44,4 +46,35 @@ void log_at(enum log_level level, const char *fmt, ...)
     /* One write, so that lines of different threads do not mix. */
     ssize_t ignored = write(STDERR_FILENO, line, (size_t)n);
     (void)ignored;
+}
+
+/* A carriage return before each newline; NULL: no memory. */
+static char *with_returns(const char *lines)
+{
+    char *text = malloc(2 * strlen(lines) + 1), *to = text;
+
+    if (!text)
+        return NULL;
+    for (; *lines; lines++) {
+        if (*lines == '\n')
+            *to++ = '\r';
+        *to++ = *lines;
+    }
+    *to = '\0';
+    return text;
+}
+
+void log_text(const char *lines)
+{
+    char *raw = atomic_load(&log_raw) ? with_returns(lines) : NULL;
+    const char *text = raw ? raw : lines;
+    size_t left = strlen(text);
+    ssize_t n;
+
+    /* At once where the descriptor takes it all, as in log_at(). */
+    while (left && (n = write(STDERR_FILENO, text, left)) > 0) {
+        text += n;
+        left -= (size_t)n;
+    }
+    free(raw);
 }

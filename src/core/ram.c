@@ -81,6 +81,14 @@ int ram_read(const struct ram *ram, uint64_t gpa, void *buf, uint64_t len)
     return 0;
 }
 
+size_t ram_peek(const struct ram *ram, uint64_t gpa, void *buf, size_t len)
+{
+    const uint8_t *host = ram_host(ram, gpa, len);
+    ssize_t n = host ? pread(ram->fd, buf, len, host - ram->base) : -1;
+
+    return n < 0 ? 0 : (size_t)n;
+}
+
 /* Either this thread sees that code was decoded from the page, or whoever decodes it sees what this thread has stored. */
 static void wrote_by_device(struct ram *ram, const uint8_t *host, uint64_t len)
 {

@@ -66,6 +66,9 @@ static inline uint64_t ram_page(const struct ram *ram, const uint8_t *host)
 int ram_read(const struct ram *ram, uint64_t gpa, void *buf, uint64_t len) MUST_CHECK;
 int ram_write(struct ram *ram, uint64_t gpa, const void *buf, uint64_t len) MUST_CHECK;
 
+/* Copies what the host still has of [gpa, gpa + len), also where a load would raise SIGBUS; the bytes from its start. */
+size_t ram_peek(const struct ram *ram, uint64_t gpa, void *buf, size_t len);
+
 /* Fills with zeroes without touching pages that are still absent where it can. */
 int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;
 

@@ -104,6 +104,24 @@ class OnTerminal(harness.Case):
         self.assertEqual(terminal.wait(), 4)
         self.restored(terminal)
 
+    def test_translator_fails(self):
+        """Translated code that traps on the host: status 1, and a report whose lines a raw terminal shows as such."""
+        terminal = self.start("count", "--engine", "bt")
+        fds = Path(f"/proc/{terminal.process.pid}/fd")
+        ram = os.open(next(fd for fd in fds.iterdir() if "memfd:guest-ram" in os.readlink(fd)), os.O_RDWR)
+        terminal.until(lambda: int.from_bytes(os.pread(ram, 4, 0x200000), "little") > 1000, "the guest counts")
+        os.ftruncate(ram, 0)
+        os.close(ram)
+        self.assertEqual(terminal.wait(), 1)
+        self.restored(terminal)
+        terminal.expect(r"vireo: CPU 0: internal error of the translator: SIGBUS \(.*\) in translated code, host RIP 0x")
+        report = terminal.expect(r"(?s)(.*)Please report it.*command line\.(\r?)\n")
+        self.assertEqual(report[2], "\r")
+        self.assertRegex(report[1], r"\nrip  0{10}1\w{5} ")
+        self.assertRegex(report[1], r"\n +1\w{5}  inc \[0x00200000\]\r\n")
+        self.assertEqual(len([line for line in report[1].splitlines() if line.startswith("=>")]), 1)
+        self.assertNotRegex(report[1], r"[^\r]\n")
+
     def test_keys(self):
         """Ctrl-A; everything else, Ctrl-C among it, is the guest's."""
         terminal = self.start("echo")

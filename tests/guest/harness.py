@@ -54,6 +54,7 @@ CODE = {
                                       b"\x88\xd8" + bytes.fromhex("66baf803 ee")),
     "flood": again(put(b"x")),
     "reset": put(b"ready\r\n") + outb(0xCF9, 0x06) + HALT,
+    "count": put(b"ready\r\n") + again(bytes.fromhex("ff05 00002000")),  # inc dword [0x200000]
     "debug": outb(0xF4, 0x15) + HALT,
     "crash": bytes.fromhex("0f011d 00000000 cc") + HALT,  # an empty IDT (zeroes at address 0), then int3
 }

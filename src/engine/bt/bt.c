@@ -6,9 +6,11 @@
 #include "engine/bt/bt_engine.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "base/log.h"
 #include "base/loop.h"
 #include "engine/bt/cache.h"
 #include "engine/bt/translate.h"
@@ -130,8 +132,12 @@ static void count_to(struct bt *bt, uint64_t rip)
     const struct bt_block *block = bt->counted;
     uint16_t n = 0;
 
-    for (uint64_t at = block->rip; at < rip && n < block->n; n++)
+    uint64_t at = block->rip;
+
+    for (; at < rip && n < block->n; n++)
         at += block->lengths[n];
+    if (at != rip)
+        bug_found(bt, block, "left at RIP %#" PRIx64 ", where no instruction of the block begins", rip);
     bt->c.n_insn += n;
 }
 
@@ -175,7 +181,6 @@ static const uint8_t *slow(struct bt *bt, enum engine_interpreted why, bool x87)
     const uint8_t *resume = (const uint8_t *)(uintptr_t)bt->arg0;
     uint64_t next, end = bt->arg1 + (bt->group & ~BT_GROUP_ENDS);
     bool group = bt->group, ends = bt->group & BT_GROUP_ENDS;
-
     bt->stats.count[ENGINE_TRANSLATOR_SLOW_PATHS]++;
     bt->group = 0;
     bt->dropped = false;
@@ -184,6 +189,8 @@ static const uint8_t *slow(struct bt *bt, enum engine_interpreted why, bool x87)
     if (bt->counted)
         count_to(bt, bt->arg1);
     c->st.rip = bt->arg1;
+    if (resume && !jit_arena_holds(&bt->arena, bt->arg0))
+        bug_found(bt, NULL, "to go on at host address %#" PRIx64 ", outside translated code", bt->arg0);
     do {
         next = interpret_one(bt, why);
         if (x87 && !c->x87_away)
@@ -266,13 +273,11 @@ static const uint8_t *answer(struct bt *bt)
         c->st.rip = bt->arg0;
         return NULL;
     case BT_LEAVE_TRAP:
-        trap_report(bt);
-        c->exit = ENGINE_FAIL;
-        return NULL;
+        bug_trapped(bt);
     case BT_LEAVE_NONE:
         return NULL;
     }
-    return NULL;
+    bug_found(bt, NULL, "generated code was left for reason %u, which there is none of", bt->leave);
 }
 
 /* Code that is not translated: 16-bit, outside RAM, or up to a limit of instructions. */
@@ -318,7 +323,7 @@ static bool run_some(struct bt *bt)
     bt->counted = bt->mode & BT_MODE_COUNTED ? block : NULL;
     for (const uint8_t *code = block->body_saved; code; code = answer(bt))
         enter(bt, code);
-    return bt->leave == BT_LEAVE_TRAP;
+    return false;
 }
 
 /* The most frequent of the instructions that were interpreted, for the statistics. */
@@ -341,8 +346,13 @@ static enum engine_exit bt_run(struct engine_vcpu *vcpu, uint64_t limit)
     struct bt *bt = &vcpu->bt;
     struct interp *c = &bt->c;
 
-    if (signal_thread(bt) < 0)
+    if (bt->failed)
         return ENGINE_FAIL;
+    int ret = signal_thread(bt);
+    if (ret < 0) {
+        log_error("CPU %u: translator: no stack for signals: %s", c->conf.index, strerror(-ret));
+        return ENGINE_FAIL;
+    }
     bt->thread = pthread_self();
     bt->thread_known = true;
     code_enter(c);
@@ -350,7 +360,7 @@ static enum engine_exit bt_run(struct engine_vcpu *vcpu, uint64_t limit)
     interp_limit(c, limit);
     c->cur = NULL;
     while (setjmp(c->unwind) != 0) {
-        if (!interp_unwound(c))
+        if (bt->failed || !interp_unwound(c))
             goto out;
     }
     while (!run_some(bt))

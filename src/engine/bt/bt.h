@@ -18,6 +18,7 @@
  *   simd.c       which SIMD instructions are among those, and what they ask for
  *   x87.c        x87 and MMX: when their registers are the host's, and what is particular about their instructions
  *   trap.c       exceptions of the host's CPU in generated code
+ *   bug.c        what is said when the translator is found to be wrong
  *   pushpop.c      PUSH, POP and their kin
  *   system.c     what a kernel does all the time: flags and their images on the stack, segment bases, control registers
  *   entry.c      SYSCALL, SYSRET, IRET and others that change the mode; string moves, RDTSC
@@ -135,8 +136,10 @@ struct bt {
     bool thread_known;
     struct {
         int sig;
-        uintptr_t pc, addr;     /* host addresses: of the instruction, and what it accessed or 0 */
+        uintptr_t pc, addr; /* host addresses: of the instruction, and what it accessed or 0 */
+        uint64_t rflags;
     } trap;                     /* with BT_LEAVE_TRAP */
+    bool failed;                /* bug.c: it does not run again */
     uint8_t solo[BT_SOLO];      /* by RIP: a check there is not to be shared */
     uint8_t straddles[BT_SOLO]; /* how often it failed since its range lies across two pages */
     bool dropped;               /* blocks were dropped since this was last cleared: host addresses in them are void */
@@ -181,6 +184,9 @@ int thunk_open(struct bt *bt) MUST_CHECK;
 
 /* Tells whoever traces code of them. */
 void thunk_trace(const struct bt *bt);
+
+/* The name of the one whose code holds the host address, or NULL. */
+const char *thunk_name(const struct bt *bt, uintptr_t pc);
 
 /* Runs guest code from bt->target until it leaves; bt->leave tells why. */
 void thunk_run(struct bt *bt);
@@ -311,11 +317,19 @@ void x87_save(struct interp *c, bool change);
 
 /* ---- trap.c ---- */
 
-/* Once a process: handlers of SIGFPE, SIGSEGV, SIGBUS and SIGILL. */
+/* Once a process: handlers of SIGFPE, SIGSEGV, SIGBUS, SIGILL and SIGTRAP. */
 int trap_open(struct err *err) MUST_CHECK;
 
-/* Logs what BT_LEAVE_TRAP was about. */
-void trap_report(struct bt *bt);
+/* What BT_LEAVE_TRAP is about, in a few words. */
+void trap_describe(const struct bt *bt, char *text, size_t room);
+
+/* ---- bug.c: from within run() alone, which they leave with ENGINE_FAIL ---- */
+
+/* BT_LEAVE_TRAP: logs what happened, the guest's registers, the block on both sides, and how to report it. */
+_Noreturn void bug_trapped(struct bt *bt);
+
+/* The same for what C finds that cannot be; `block`: that it has to do with, or NULL. */
+_Noreturn void bug_found(struct bt *bt, const struct bt_block *block, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* ---- jump.c ---- */
 

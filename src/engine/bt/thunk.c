@@ -177,16 +177,21 @@ int thunk_open(struct bt *bt)
     return 0;
 }
 
-void thunk_trace(const struct bt *bt)
+#define N_THUNKS 7
+
+struct thunk {
+    const char *name;
+    const uint8_t *at;
+};
+
+/* In their order; behind the last one, where they end. */
+static void list(const struct bt *bt, struct thunk thunks[N_THUNKS + 1])
 {
     const struct bt_thunks *th = &bt->thunks;
     const uint8_t *enter;
 
     memcpy(&enter, &th->enter, sizeof(enter));
-    const struct {
-        const char *name;
-        const uint8_t *at;
-    } thunks[] = {
+    const struct thunk all[] = {
         {"enter", enter},
         {"leave", th->untranslated[0]},
         {"syscall", th->light_syscall},
@@ -196,14 +201,33 @@ void thunk_trace(const struct bt *bt)
         {"rdtsc", th->light_tsc},
         {NULL, th->end},
     };
+    _Static_assert(ARRAY_SIZE(all) == N_THUNKS + 1, "all of them");
+    memcpy(thunks, all, sizeof(all));
+}
 
-    for (unsigned i = 0; thunks[i].name; i++) {
+void thunk_trace(const struct bt *bt)
+{
+    struct thunk thunks[N_THUNKS + 1];
+
+    list(bt, thunks);
+    for (unsigned i = 0; i < N_THUNKS; i++) {
         const struct engine_code code = {.vcpu = bt->c.conf.index,
                                          .name = thunks[i].name,
                                          .host = thunks[i].at,
                                          .host_len = (size_t)(thunks[i + 1].at - thunks[i].at)};
         interp_trace_code(&bt->c, &code);
     }
+}
+
+const char *thunk_name(const struct bt *bt, uintptr_t pc)
+{
+    struct thunk thunks[N_THUNKS + 1];
+
+    list(bt, thunks);
+    for (unsigned i = 0; i < N_THUNKS; i++)
+        if (pc >= (uintptr_t)thunks[i].at && pc < (uintptr_t)thunks[i + 1].at)
+            return thunks[i].name;
+    return NULL;
 }
 
 void thunk_run(struct bt *bt)

@@ -9,7 +9,7 @@
  */
 #include "engine/bt/translate.h"
 
-#include <assert.h>
+#include <inttypes.h>
 
 #include "engine/bt/cache.h"
 
@@ -385,7 +385,8 @@ static bool put_insn(struct trans *t, const struct trans_insn *in)
         return true;
     if (t->e.full)
         return false;
-    assert(!in->keeps_t1); /* others count on it */
+    if (in->keeps_t1) /* others count on it */
+        bug_found(t->bt, NULL, "no code for the instruction at RIP %#" PRIx64 ", which was to have some", in->rip);
     t->e.n_wide = wide;
     t->e.n_far = far;
     t->n_relocs = relocs;

@@ -5,7 +5,9 @@
  * block's table with its slow path, and there the handler sends the thread: the interpreter runs the instruction again and
  * raises what it raises. Nothing has been changed by then but MXCSR's flags, which stay set in any case (SDM Vol. 1 11.5.2).
  *
- * Any other is a fault of the translator, or of the host's memory. Such a guest cannot go on: generated code is left, and the engine fails.
+ * Any other is a fault of the translator, or of the host's memory, and so is a jump of generated code to where no code is. Such a guest cannot
+ * go on: generated code is left, and the run loop tells (bug.c). A fault in C is none of this file's, also under generated code: it
+ * takes its usual course, with a core file that shows it.
  *
  * Threads: handlers run on the vCPU's thread, on its signal stack; they read what only that thread writes, and not while generated code
  * runs.
@@ -15,12 +17,15 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <ucontext.h>
 
-#include "base/log.h"
 #include "engine/interp/vector.h"
 
-static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGILL};
+#define STACK_MOST  (8 * MIB) /* of C under run() */
+#define CLEAN_FLAGS (X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_AC)
+
+static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP};
 static struct sigaction others[ARRAY_SIZE(fatal_signals)]; /* handlers from before ours */
 
 /* The slow path of the host instruction at pc, or NULL. */
@@ -34,25 +39,44 @@ static const uint8_t *slow_path(struct bt *bt, uintptr_t pc)
     return NULL;
 }
 
+/* The instruction that raised it: INT3 and single steps are traps, and RIP is behind that of INT3. */
+static uintptr_t instruction(const greg_t *regs)
+{
+    return (uintptr_t)regs[REG_RIP] - (regs[REG_TRAPNO] == X86_BP);
+}
+
+/* A fetch failed, and under the guest's stack pointer: generated code runs with that one, C with the host's. */
+static bool is_wild_jump(const struct bt *bt, const greg_t *regs)
+{
+    bool fetch = regs[REG_TRAPNO] == X86_PF && (regs[REG_ERR] & X86_PF_I);
+    return fetch && atomic_load(&bt->in_guest) && bt->host_rsp - (uint64_t)regs[REG_RSP] > STACK_MOST;
+}
+
+static void leave(struct bt *bt, int sig, const siginfo_t *info, greg_t *regs)
+{
+    bt->trap.sig = sig;
+    bt->trap.pc = instruction(regs);
+    bt->trap.addr = sig == SIGSEGV || sig == SIGBUS ? (uintptr_t)info->si_addr : 0;
+    bt->trap.rflags = (uint64_t)regs[REG_EFL];
+    regs[REG_EFL] &= ~(greg_t)CLEAN_FLAGS;
+    regs[REG_RIP] = (greg_t)(uintptr_t)bt->thunks.trap;
+}
+
 /* false: not in generated code. */
 static bool divert(int sig, siginfo_t *info, void *context)
 {
     greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
-    uintptr_t pc = (uintptr_t)regs[REG_RIP];
+    uintptr_t pc = instruction(regs);
     struct bt *bt = signal_running();
-    const uint8_t *to = NULL;
+    const uint8_t *slow;
 
-    if (!bt || info->si_code <= 0 || !jit_arena_holds(&bt->arena, pc))
+    if (!bt || info->si_code <= 0 || (!jit_arena_holds(&bt->arena, pc) && !is_wild_jump(bt, regs)))
         return false;
-    if (sig == SIGFPE)
-        to = slow_path(bt, pc);
-    if (!to) {
-        bt->trap.sig = sig;
-        bt->trap.pc = pc;
-        bt->trap.addr = (uintptr_t)info->si_addr;
-        to = bt->thunks.trap;
-    }
-    regs[REG_RIP] = (greg_t)(uintptr_t)to;
+    slow = sig == SIGFPE ? slow_path(bt, pc) : NULL;
+    if (slow)
+        regs[REG_RIP] = (greg_t)(uintptr_t)slow;
+    else
+        leave(bt, sig, info, regs);
     return true;
 }
 
@@ -64,8 +88,8 @@ static void on_fatal(int sig, siginfo_t *info, void *context)
     for (size_t i = 0; i < ARRAY_SIZE(fatal_signals); i++)
         if (fatal_signals[i] == sig)
             sigaction(sig, &others[i], NULL);
-    if (info->si_code <= 0)
-        raise(sig); /* sent, not caused: it would not come again by itself */
+    if (info->si_code <= 0 || sig == SIGTRAP)
+        raise(sig); /* sent, not caused, or a trap: it would not come again by itself */
 }
 
 int trap_open(struct err *err)
@@ -84,11 +108,21 @@ int trap_open(struct err *err)
     return 0;
 }
 
-void trap_report(struct bt *bt)
+void trap_describe(const struct bt *bt, char *text, size_t room)
 {
-    const struct bt_block *block = cache_at(bt, bt->trap.pc);
+    static const struct {
+        int sig;
+        const char *name;
+    } names[] = {
+        {SIGSEGV, "SIGSEGV"}, {SIGBUS, "SIGBUS"}, {SIGILL, "SIGILL"}, {SIGFPE, "SIGFPE"}, {SIGTRAP, "SIGTRAP"}};
+    const char *name = "a signal", *where = jit_arena_holds(&bt->arena, bt->trap.pc) ? "in" : "after a jump out of";
+    char addr[40] = "";
 
-    log_error("translator: signal %d (%s) in generated code at %#" PRIxPTR ", address %#" PRIxPTR
-              ", of the block at RIP %#" PRIx64,
-              bt->trap.sig, strsignal(bt->trap.sig), bt->trap.pc, bt->trap.addr, block ? block->rip : 0);
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (names[i].sig == bt->trap.sig)
+            name = names[i].name;
+    if (bt->trap.addr)
+        snprintf(addr, sizeof(addr), ", fault address %#" PRIxPTR, bt->trap.addr);
+    snprintf(text, room, "%s (%s) %s translated code, host RIP %#" PRIxPTR "%s", name, strsignal(bt->trap.sig), where,
+             bt->trap.pc, addr);
 }

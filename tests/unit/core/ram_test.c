@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <unistd.h>
 
 #include "../unit.h"
 #include "core/ram.h"
@@ -58,6 +59,24 @@ static void test_code_version(void **state)
     ram_close(&ram);
 }
 
+/* What the host has lost is not there, and no signal comes of it. */
+static void test_peek(void **state)
+{
+    struct ram ram;
+    struct err err;
+    uint8_t bytes[8] = {0};
+
+    assert_int_equal(ram_open(&ram, MIB, 512 * KIB, &err), 0);
+    assert_int_equal(ram_write(&ram, 4 * GIB + 0x1ffc, "abcd", 4), 0);
+    assert_int_equal(ram_peek(&ram, 4 * GIB + 0x1ffc, bytes, 8), 8);
+    assert_memory_equal(bytes, "abcd\0\0\0\0", 8);
+    assert_int_equal(ftruncate(ram.fd, 512 * KIB + 0x2000), 0);
+    assert_int_equal(ram_peek(&ram, 4 * GIB + 0x1ffc, bytes, 8), 4);
+    assert_int_equal(ram_peek(&ram, 4 * GIB + 0x2000, bytes, 8), 0);
+    assert_int_equal(ram_peek(&ram, 512 * KIB, bytes, 1), 0);
+    ram_close(&ram);
+}
+
 static void test_zero_discards(void **state)
 {
     struct ram ram;
@@ -83,10 +102,8 @@ static void test_zero_discards(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hole),
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_code_version),
-        cmocka_unit_test(test_zero_discards),
+        cmocka_unit_test(test_hole), cmocka_unit_test(test_sizes),         cmocka_unit_test(test_code_version),
+        cmocka_unit_test(test_peek), cmocka_unit_test(test_zero_discards),
     };
     return cmocka_run_group_tests_name("ram", tests, NULL, NULL);
 }
