@@ -140,16 +140,16 @@ static bool is_ac_or_pf(const struct seq_state *a, const struct seq_state *b)
 }
 
 /*
- * Whether one side has #UD where the other has #PF of the fetch, at a UD0: some processors decode it without a ModRM byte (SDM Vol. 2B UD), so that
- * it ends before the next page.
+ * Whether one side has #UD where the other has #PF of the fetch, at a UD0 or UD1: processors differ in how much of those they fetch (SDM Vol. 2B UD),
+ * and AMD's leave a ModRM byte's operand on the next page alone.
  */
-static bool is_short_ud0(const struct seq_run *run, const struct seq_state *a, const struct seq_state *b)
+static bool is_short_ud(const struct seq_run *run, const struct seq_state *a, const struct seq_state *b)
 {
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 
     return a->rip == b->rip && a->vector + b->vector == X86_UD + X86_PF && decode_at(run, a->rip, &insn, ops) &&
-           insn.mnemonic == ZYDIS_MNEMONIC_UD0;
+           (insn.mnemonic == ZYDIS_MNEMONIC_UD0 || insn.mnemonic == ZYDIS_MNEMONIC_UD1);
 }
 
 /* Whether the two went round the sequence's loops equally often: its counters (gen_flow.c) are equal. */
@@ -269,7 +269,7 @@ unsigned compare_results(const struct seq *seq, const struct seq_run *native, co
         spread_signs(b->ymm[quirks.mask_reg], quirks.mask_element);
     }
     check(&report, "rip", a->rip, b->rip);
-    if (!is_ac_or_pf(a, b) && !is_short_ud0(native, a, b)) {
+    if (!is_ac_or_pf(a, b) && !is_short_ud(native, a, b)) {
         check(&report, "vector", a->vector, b->vector);
         check(&report, "error", a->error & quirks.error_mask, b->error & quirks.error_mask);
         check(&report, "cr2", a->cr2 & quirks.cr2_mask, b->cr2 & quirks.cr2_mask);
