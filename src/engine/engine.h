@@ -64,27 +64,28 @@ enum engine_interpreted {
 #define ENGINE_N_COUNTS 20 /* the most frequent */
 
 /*
- * What a translator has done. Times are in ns, the interpreter's sampled and without devices'. The last three are counted by generated code, under
- * engine_conf.profile alone: each look into the TLB; each block that was entered, and how many of them through the jump cache.
+ * What a translator has done. Times are in ns, the interpreter's sampled and without devices'. INTERPRETED is of code that is not translated at
+ * all, or not yet. The last three are counted by generated code, under engine_conf.profile alone: each look into the TLB; each block that was entered,
+ * and how many of them through the jump cache.
  */
-#define ENGINE_TRANSLATOR_COUNTS(X)                        \
-    X(BLOCKS, "blocks")                                    \
-    X(GUEST_INSTRUCTIONS, "guest_instructions")            \
-    X(GUEST_BYTES, "guest_bytes")                          \
-    X(HOST_BYTES, "host_bytes")                            \
-    X(COPIED, "copied_blocks")                             \
-    X(MOVED, "moved_blocks")                               \
-    X(INVALIDATED, "invalidated_blocks")                   \
-    X(EVICTED, "evicted_segments")                         \
-    X(SLOW_PATHS, "slow_paths")                            \
-    X(JUMP_MISSES, "jump_cache_misses")                    \
-    X(LINKS, "unlinked_jumps")                             \
-    X(POLLS, "polls")                                      \
-    X(INTERPRETED, "instructions_not_in_translated_modes") \
-    X(TRANSLATOR_NS, "translator_ns")                      \
-    X(INTERPRETER_NS, "interpreter_ns")                    \
-    X(TLB_LOOKUPS, "tlb_lookups")                          \
-    X(ENTRIES, "block_entries")                            \
+#define ENGINE_TRANSLATOR_COUNTS(X)                    \
+    X(BLOCKS, "blocks")                                \
+    X(GUEST_INSTRUCTIONS, "guest_instructions")        \
+    X(GUEST_BYTES, "guest_bytes")                      \
+    X(HOST_BYTES, "host_bytes")                        \
+    X(COPIED, "copied_blocks")                         \
+    X(MOVED, "moved_blocks")                           \
+    X(INVALIDATED, "invalidated_blocks")               \
+    X(EVICTED, "evicted_segments")                     \
+    X(SLOW_PATHS, "slow_paths")                        \
+    X(JUMP_MISSES, "jump_cache_misses")                \
+    X(LINKS, "unlinked_jumps")                         \
+    X(POLLS, "polls")                                  \
+    X(INTERPRETED, "instructions_in_interpreted_code") \
+    X(TRANSLATOR_NS, "translator_ns")                  \
+    X(INTERPRETER_NS, "interpreter_ns")                \
+    X(TLB_LOOKUPS, "tlb_lookups")                      \
+    X(ENTRIES, "block_entries")                        \
     X(JUMPS, "jump_cache_lookups")
 
 #define ENGINE_TRANSLATOR_ENUM(name, text) ENGINE_TRANSLATOR_##name,

@@ -74,6 +74,14 @@ class Boot(harness.Case):
         """Four vCPUs."""
         self.script(4)
 
+    @unittest.skipUnless(ENGINE == "bt", "an option for the translator")
+    def test_small_code_cache(self):
+        """The least code cache there is, for four vCPUs: a hundredth of what booting translates."""
+        terminal = self.start("--cpus", "4", "--code-cache", "1M")
+        self.assertEqual(self.ask(terminal, "seq 1000 | sort -n | tail -n 1").strip(), "1000")
+        terminal.type("poweroff\n")
+        self.assertEqual(terminal.wait(), 0, terminal.text)
+
     def test_bzimage(self):
         """By the 64-bit boot protocol; the kernel unpacks itself."""
         self.script(1, kernel="bzImage")

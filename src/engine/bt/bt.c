@@ -280,14 +280,20 @@ static const uint8_t *answer(struct bt *bt)
     bug_found(bt, NULL, "generated code was left for reason %u, which there is none of", bt->leave);
 }
 
-/* Code that is not translated: 16-bit, outside RAM, or up to a limit of instructions. */
+/* Code that is not translated: 16-bit, outside RAM, up to a limit of instructions, or too rare for a small cache. */
 static void interpret(struct bt *bt)
 {
     struct interp *c = &bt->c;
     uint64_t before = c->n_insn;
+    int64_t begin = loop_now(), device = c->conf.stats->device_ns;
 
     interp_block(c, interp_left(c));
     bt->stats.count[ENGINE_TRANSLATOR_INTERPRETED] += c->n_insn - before;
+    if (device != c->conf.stats->device_ns)
+        return;
+    int64_t took = loop_now() - begin;
+    heat_interpreted(bt, took);
+    bt->stats.count[ENGINE_TRANSLATOR_INTERPRETER_NS] += (uint64_t)took;
 }
 
 /* From one look at what is due to the next. true: leave run(). */

@@ -5,6 +5,7 @@
  *   mode.c       what a translation depends on besides its bytes and address
  *   cache.c      translated blocks: finding and making
  *   segment.c    room for them, and eviction
+ *   heat.c       which code is worth it while that room is too small
  *   move.c       a block's code once more, at another linear address
  *   link.c       direct jumps between them
  *   page.c       invalidation: blocks whose bytes change
@@ -256,7 +257,10 @@ struct bt_link {
 int cache_open(struct bt *bt, struct err *err) MUST_CHECK;
 void cache_close(struct bt *bt);
 
-/* The block for RIP in the current mode, translated if need be. Raises what fetching raises. NULL: this code must be interpreted. */
+/*
+ * The block for RIP in the current mode, translated if need be. Raises what fetching raises. NULL: this code is to be interpreted, up to the next
+ * jump at least.
+ */
 struct bt_block *cache_find(struct bt *bt, uint64_t rip);
 
 /* A new link of the block being translated, numbered for generated code; NULL when there is no room. */

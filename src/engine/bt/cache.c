@@ -311,7 +311,7 @@ struct bt_block *cache_find(struct bt *bt, uint64_t rip)
         return NULL;
     at.global = mmu_fetch_global(c, rip);
     struct bt_block *block = look_up(bt, &at);
-    if (!block)
+    if (!block && !heat_is_cold(bt, rip))
         block = make(bt, &at);
     if (!block)
         return NULL;

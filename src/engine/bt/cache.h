@@ -12,6 +12,7 @@
 #define CACHE_SEGMENTS      16         /* at most */
 #define CACHE_SEGMENT_LEAST (32 * KIB) /* bytes of code: several times what a block takes */
 #define CACHE_CODE_ALIGN    64
+#define CACHE_HEAT_BITS     13
 #define CACHE_N_PAGES       4096 /* buckets of the pages' table */
 
 /* A physical page that blocks were made from; there while there are any. */
@@ -43,6 +44,14 @@ struct cache_segment {
     size_t code_used, meta_used;
 };
 
+/* While segments are evicted: how often code was met that is not translated yet, and where the vCPU's time goes. */
+struct bt_heat {
+    uint8_t met[1 << CACHE_HEAT_BITS]; /* times, by RIP */
+    unsigned wait;                     /* code is translated when it is met as often */
+    /* Since the last eviction. In ns; the first two are the clocks' readings then. */
+    int64_t since, translator_ns, interpreted_ns;
+};
+
 struct bt_cache {
     uint8_t *code; /* of the first segment, writable; the others follow */
     uint8_t *meta;
@@ -55,6 +64,7 @@ struct bt_cache {
     unsigned bucket_bits;
     struct bt_page *pages[CACHE_N_PAGES];
     struct cache_written written;
+    struct bt_heat heat;
 };
 
 /* ---- cache.c ---- */
@@ -79,6 +89,17 @@ void segment_commit(struct bt *bt, struct bt_block *block);
 /* Goes on to the next segment, whose blocks are dropped. Not while translated code is on its way to return. */
 void segment_next(struct bt *bt);
 bool segment_is_empty(const struct bt *bt);
+
+/* ---- heat.c ---- */
+
+/* Whether the code at `rip`, which is not translated, is rather interpreted this time. */
+bool heat_is_cold(struct bt *bt, uint64_t rip);
+
+/* Time that went into interpreting such code. */
+void heat_interpreted(struct bt *bt, int64_t ns);
+
+/* A segment was evicted. */
+void heat_evicted(struct bt *bt);
 
 /* ---- link.c ---- */
 

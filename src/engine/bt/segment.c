@@ -122,6 +122,7 @@ void segment_next(struct bt *bt)
     s->code_used = s->meta_used = 0;
     bt->dropped = true;
     bt->stats.count[ENGINE_TRANSLATOR_EVICTED]++;
+    heat_evicted(bt);
 }
 
 /* Async-signal-safe while generated code runs: nothing here is written then. */
