@@ -14,13 +14,13 @@ static const char *const gpr_names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp"
                                         "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
 static const char *const seg_names[] = {"es", "cs", "ss", "ds", "fs", "gs"};
 
-static bool read_memory(const struct box *box, uint64_t gpa, unsigned len, uint64_t *val)
+static bool read_memory(const struct ram *ram, uint64_t gpa, unsigned len, uint64_t *val)
 {
     *val = 0;
-    return len <= 8 && ram_read(&box->ram, gpa, val, len) == 0;
+    return len <= 8 && ram_read(ram, gpa, val, len) == 0;
 }
 
-static bool read_record(const struct box *box, const char *key, uint64_t *val)
+static bool read_record(const struct ram *ram, const char *key, uint64_t *val)
 {
     static const struct {
         const char *name;
@@ -29,17 +29,17 @@ static bool read_record(const struct box *box, const char *key, uint64_t *val)
     char *end;
 
     if (strcmp(key, "n_exc") == 0)
-        return read_memory(box, REC, 4, val);
+        return read_memory(ram, REC, 4, val);
     if (strncmp(key, "exc", 3) != 0)
         return false;
     unsigned long n = strtoul(key + 3, &end, 10);
     for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
         if (strcmp(end, fields[i].name) == 0)
-            return read_memory(box, REC_FIRST + REC_SIZE * n + fields[i].offset, fields[i].len, val);
+            return read_memory(ram, REC_FIRST + REC_SIZE * n + fields[i].offset, fields[i].len, val);
     return false;
 }
 
-static bool read_key(const struct box *box, const struct x86_state *st, const char *key, uint64_t *val)
+static bool read_key(const struct ram *ram, const struct x86_state *st, const char *key, uint64_t *val)
 {
     const struct {
         const char *name;
@@ -67,8 +67,8 @@ static bool read_key(const struct box *box, const struct x86_state *st, const ch
             return true;
         }
     if (sscanf(key, "mem%u[%" SCNi64 "]", &bits, (int64_t *)&addr) == 2)
-        return read_memory(box, addr, bits / 8, val);
-    return read_record(box, key, val);
+        return read_memory(ram, addr, bits / 8, val);
+    return read_record(ram, key, val);
 }
 
 static int parse_one(struct expects *expects, char *token)
@@ -110,11 +110,13 @@ int expect_read(struct expects *expects, const char *path, struct err *err)
     char line[1024], *save;
     int r = 0;
 
-    *expects = (struct expects){.end = ENGINE_HALT};
+    *expects = (struct expects){.n_cpus = 1, .end = ENGINE_HALT};
     FILE *f = fopen(path, "re");
     if (!f)
         return err_set(err, -errno, "%s: cannot be opened", path);
     while (!r && fgets(line, sizeof(line), f)) {
+        if (sscanf(line, "//- cpus: %u", &expects->n_cpus) == 1)
+            continue;
         if (strncmp(line, "//=", 3) != 0)
             continue;
         for (char *t = strtok_r(line + 3, " \t\n", &save); t && !r; t = strtok_r(NULL, " \t\n", &save))
@@ -135,7 +137,7 @@ void expect_free(struct expects *expects)
     expects->list = NULL;
 }
 
-unsigned expect_check(const struct expects *expects, struct box *box, const struct x86_state *st, enum engine_exit end)
+unsigned expect_check(const struct expects *expects, const struct ram *ram, const struct x86_state *st, enum engine_exit end)
 {
     unsigned wrong = 0;
 
@@ -147,13 +149,13 @@ unsigned expect_check(const struct expects *expects, struct box *box, const stru
         const struct expect *e = &expects->list[i];
         char key[48];
         uint64_t val, val2 = e->value2;
-        if (!read_key(box, st, e->key, &val)) {
+        if (!read_key(ram, st, e->key, &val)) {
             printf("# %s: no such key\n", e->key);
             wrong++;
             continue;
         }
         snprintf(key, sizeof(key), "%s.error", e->key);
-        if (e->has_value2 && !read_record(box, key, &val2))
+        if (e->has_value2 && !read_record(ram, key, &val2))
             val2 = ~e->value2;
         if ((val & e->mask) == (e->value & e->mask) && val2 == e->value2)
             continue;

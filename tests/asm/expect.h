@@ -5,11 +5,14 @@
  *   mem32[0x500]=7                                                        memory (8, 16, 32, 64)
  *   n_exc=1 exc0=13:0x10 exc0.at=0 exc0.cr2=0 exc0.flags&0x10000=0        exceptions recorded (see common.inc)
  *   end=shutdown                                                          else halt
+ *
+ * and on how many vCPUs it runs, when that is not one: `//- cpus: N`.
  */
 #ifndef TESTS_ASM_EXPECT_H
 #define TESTS_ASM_EXPECT_H
 
-#include "box/box.h"
+#include "core/ram.h"
+#include "engine/engine.h"
 
 struct expect {
     char key[32];
@@ -20,6 +23,7 @@ struct expect {
 struct expects {
     struct expect *list;
     size_t n;
+    unsigned n_cpus;
     enum engine_exit end;
 };
 
@@ -28,6 +32,7 @@ int expect_read(struct expects *expects, const char *path, struct err *err);
 void expect_free(struct expects *expects);
 
 /* Number of expectations not met, each described on standard output as a TAP comment. */
-unsigned expect_check(const struct expects *expects, struct box *box, const struct x86_state *st, enum engine_exit end);
+unsigned expect_check(const struct expects *expects, const struct ram *ram, const struct x86_state *st,
+                      enum engine_exit end);
 
 #endif

@@ -4,7 +4,8 @@
  *   run [--engine NAME] SOURCEDIR IMAGE...
  *
  * Each image (NAME.bin) starts as a multiboot kernel does: flat 32-bit protected mode, no paging. NAME.S in the source directory says
- * what to expect at the end, which is HLT with interrupts off, or a triple fault.
+ * what to expect at the end, which is HLT with interrupts off, or a triple fault. One that says `//- cpus: N` runs on N vCPUs with local
+ * APICs, and writes to port 0xf4 at its end.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -13,11 +14,13 @@
 
 #include "box/box.h"
 #include "expect.h"
+#include "smp.h"
 
 #define LOAD_ADDR 0xa000
 #define ENTRY_OFF 28 /* in the multiboot header */
 #define RAM_SIZE  (64 * MIB)
 #define MAX_MS    10000
+#define SMP_MS    60000 /* vCPUs that wait for each other, and perhaps share a CPU of the host */
 #define MAX_IMAGE (0x10000 - LOAD_ADDR)
 
 static struct x86_seg flat(uint16_t sel, uint16_t type)
@@ -39,7 +42,7 @@ static void start_state(struct x86_state *st, uint32_t entry)
     st->seg[X86_CS] = flat(0x08, 0xb);
 }
 
-static int load(struct box *box, const char *path, uint32_t *entry, struct err *err)
+static int load(struct ram *ram, const char *path, uint32_t *entry, struct err *err)
 {
     static uint8_t image[MAX_IMAGE];
 
@@ -51,7 +54,8 @@ static int load(struct box *box, const char *path, uint32_t *entry, struct err *
     if (n < ENTRY_OFF + 4 || load_le32(image) != 0x1badb002)
         return err_set(err, -EINVAL, "%s: no image of a test", path);
     *entry = load_le32(image + ENTRY_OFF);
-    box_poke(box, LOAD_ADDR, image, n);
+    if (ram_write(ram, LOAD_ADDR, image, n))
+        return err_set(err, -ENOMEM, "%s: %zu bytes at %#x are not RAM", path, n, LOAD_ADDR);
     return 0;
 }
 
@@ -66,40 +70,75 @@ static void name_of(const char *path, char *name, size_t len)
         *dot = '\0';
 }
 
-static bool run_one(const char *engine, const char *sources, const char *image)
+static void print_state(const struct x86_state *st)
+{
+    char text[8192];
+
+    x86_state_print(st, text, sizeof(text));
+    for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+        printf("#   %s\n", line);
+}
+
+/* Whether it ends as its source expects. */
+static bool run_alone(const char *engine, const char *image, const struct expects *expects, struct err *err)
 {
     static struct x86_state st;
-    struct err err = {0};
-    struct expects expects;
     struct box box;
-    char name[128], source[4096];
     uint32_t entry = 0;
     bool ok = false;
 
-    name_of(image, name, sizeof(name));
-    snprintf(source, sizeof(source), "%s/%s.S", sources, name);
-    if (expect_read(&expects, source, &err))
-        goto out;
-    if (box_open(&box, engine, RAM_SIZE, &err))
-        goto free_expects;
-    if (load(&box, image, &entry, &err))
+    if (box_open(&box, engine, RAM_SIZE, err))
+        return false;
+    if (load(&box.ram, image, &entry, err))
         goto close_box;
     start_state(&st, entry);
     box.type->set(box.vcpu, &st);
     enum engine_exit end = box_run(&box, 0, MAX_MS);
     box.type->get(box.vcpu, &st);
-    ok = expect_check(&expects, &box, &st, end) == 0;
-    if (!ok) {
-        char text[8192];
-        x86_state_print(&st, text, sizeof(text));
-        for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
-            printf("#   %s\n", line);
-    }
+    ok = expect_check(expects, &box.ram, &st, end) == 0;
+    if (!ok)
+        print_state(&st);
 close_box:
     box_close(&box);
-free_expects:
-    expect_free(&expects);
-out:
+    return ok;
+}
+
+static bool run_smp(const char *engine, const char *image, const struct expects *expects, struct err *err)
+{
+    static struct x86_state start, st;
+    struct smp smp;
+    uint32_t entry = 0;
+    bool ok = false;
+
+    if (smp_open(&smp, engine, expects->n_cpus, RAM_SIZE, SMP_MS, err))
+        return false;
+    if (load(&smp.vm.ram, image, &entry, err))
+        goto close_smp;
+    start_state(&start, entry);
+    enum engine_exit end = smp_run(&smp, &start, &st, err);
+    ok = expect_check(expects, &smp.vm.ram, &st, end) == 0;
+    for (unsigned i = 0; !ok && i < expects->n_cpus; i++) {
+        vcpu_get_state(smp.vm.vcpus[i], &st);
+        print_state(&st);
+    }
+close_smp:
+    smp_close(&smp);
+    return ok;
+}
+
+static bool run_one(const char *engine, const char *sources, const char *image)
+{
+    struct err err = {0};
+    struct expects expects;
+    char name[128], source[4096];
+    bool ok = false;
+
+    name_of(image, name, sizeof(name));
+    snprintf(source, sizeof(source), "%s/%s.S", sources, name);
+    if (expect_read(&expects, source, &err) == 0) {
+        ok = (expects.n_cpus > 1 ? run_smp : run_alone)(engine, image, &expects, &err);
+        expect_free(&expects);
+    }
     if (err.msg[0])
         printf("# %s\n", err.msg);
     printf("%s - %s\n", ok ? "ok" : "not ok", name);
