@@ -137,7 +137,8 @@ void expect_free(struct expects *expects)
     expects->list = NULL;
 }
 
-unsigned expect_check(const struct expects *expects, const struct ram *ram, const struct x86_state *st, enum engine_exit end)
+unsigned expect_check(const struct expects *expects, const struct ram *ram, const struct x86_state *st,
+                      enum engine_exit end)
 {
     unsigned wrong = 0;
 
