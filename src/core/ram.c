@@ -42,8 +42,8 @@ int ram_open(struct ram *ram, uint64_t size, uint64_t low_max, struct err *err)
         goto close_fd;
     }
     ram->page_flags = map_lazy(pages * sizeof(*ram->page_flags));
-    ram->code_version = map_lazy(pages * sizeof(*ram->code_version));
-    if (!ram->page_flags || !ram->code_version) {
+    ram->code = map_lazy(pages * sizeof(*ram->code));
+    if (!ram->page_flags || !ram->code) {
         r = err_set(err, -ENOMEM, "guest memory of %" PRIu64 " MiB: no room for its page table", size / MIB);
         goto unmap;
     }
@@ -65,7 +65,7 @@ void ram_close(struct ram *ram)
 
     if (ram->fd < 0)
         return;
-    munmap((void *)ram->code_version, pages * sizeof(*ram->code_version));
+    munmap(ram->code, pages * sizeof(*ram->code));
     munmap((void *)ram->page_flags, pages * sizeof(*ram->page_flags));
     munmap(ram->base, ram->size);
     close(ram->fd);
@@ -127,20 +127,63 @@ int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len)
     return 0;
 }
 
-void ram_wrote(struct ram *ram, const uint8_t *host, uint64_t len)
+static void code_wrote(struct ram *ram, uint64_t page, uint64_t granules)
 {
-    if (!len)
-        return;
-    for (uint64_t p = ram_page(ram, host), end = ram_page(ram, host + len - 1); p <= end; p++)
-        if (atomic_load_explicit(&ram->page_flags[p], memory_order_relaxed) & RAM_PAGE_CODE)
-            ram_code_wrote(ram, p);
+    atomic_fetch_add(&ram->code[page].version, 1);
+    if (ram->code_written)
+        ram->code_written(ram->code_opaque, page, granules);
 }
 
-void ram_code_wrote(struct ram *ram, uint64_t page)
+/* Stored to [offset, offset + len) of the page. */
+static bool wrote_page(struct ram *ram, uint64_t page, uint64_t offset, uint64_t len)
 {
-    atomic_fetch_add(&ram->code_version[page], 1);
-    if (ram->code_written)
-        ram->code_written(ram->code_opaque, page);
+    struct ram_code *code = &ram->code[page];
+
+    if (!(atomic_load_explicit(&ram->page_flags[page], memory_order_relaxed) & RAM_PAGE_CODE))
+        return false;
+    atomic_thread_fence(memory_order_seq_cst); /* against ram_claim_code() */
+    uint64_t hit = atomic_load_explicit(&code->granules, memory_order_relaxed) & ram_granules(offset, len);
+    uint32_t stores = atomic_load_explicit(&code->stores, memory_order_relaxed);
+    atomic_store_explicit(&code->stores, stores + 1, memory_order_relaxed); /* one that is lost is none that matters */
+    if (hit)
+        code_wrote(ram, page, hit);
+    return hit != 0;
+}
+
+bool ram_wrote(struct ram *ram, const uint8_t *host, uint64_t len)
+{
+    uint64_t at = (uint64_t)(host - ram->base), end = at + len;
+    bool hit = false;
+
+    while (at < end) {
+        uint64_t offset = at & (RAM_PAGE_SIZE - 1), n = RAM_PAGE_SIZE - offset;
+        n = n < end - at ? n : end - at;
+        hit |= wrote_page(ram, at >> RAM_PAGE_SHIFT, offset, n);
+        at += n;
+    }
+    return hit;
+}
+
+void ram_claim_code(struct ram *ram, const uint8_t *host, uint64_t len)
+{
+    struct ram_code *code = &ram->code[ram_page(ram, host)];
+    uint64_t claimed = ram_granules((uint64_t)(host - ram->base) & (RAM_PAGE_SIZE - 1), len);
+
+    /* Where they are claimed already, whoever did that had the barrier. */
+    if (claimed & ~atomic_load(&code->granules))
+        atomic_fetch_or(&code->granules, claimed);
+}
+
+void ram_forget_code(struct ram *ram, uint64_t page)
+{
+    atomic_store(&ram->code[page].granules, 0);
+    code_wrote(ram, page, RAM_GRANULES_ALL);
+}
+
+void ram_keep_code(struct ram *ram, uint64_t page, uint64_t now, uint64_t keep)
+{
+    if (atomic_compare_exchange_strong(&ram->code[page].granules, &now, now & keep))
+        code_wrote(ram, page, RAM_GRANULES_ALL);
 }
 
 uint64_t ram_resident(const struct ram *ram)

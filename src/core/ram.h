@@ -23,20 +23,32 @@
 
 enum {
     RAM_PAGE_CODE = 1 << 0,   /* an engine holds decoded or translated code from this page, or is about to */
-    RAM_PAGE_MARKED = 1 << 1, /* with RAM_PAGE_CODE: from here every store to the page moves its code_version on */
+    RAM_PAGE_MARKED = 1 << 1, /* with RAM_PAGE_CODE: from here every store to the page is looked at by ram_wrote() */
     RAM_PAGE_MARKS = 1 << 2,  /* the other bits: how many times it has been marked, as far as they can count */
+};
+
+/* Code is told from data beside it by the granule: a bit of a page's 64 each. */
+#define RAM_GRANULE_SHIFT 6
+#define RAM_GRANULE_SIZE  (UINT64_C(1) << RAM_GRANULE_SHIFT)
+#define RAM_GRANULES_ALL  UINT64_MAX
+
+/* What is kept of a page with decoded code. */
+struct ram_code {
+    _Atomic uint64_t granules; /* of the page that code was decoded from: ram_claim_code() */
+    _Atomic uint32_t version;  /* moves on with each store to one of them, and when they are forgotten */
+    _Atomic uint32_t stores;   /* to the page, to whatever granule, while it was marked RAM_PAGE_CODE; about */
 };
 
 struct ram {
     int fd;
-    uint8_t *base;                  /* the whole memfd: [0, low) then [4 GiB, 4 GiB + high) */
-    uint64_t size;                  /* bytes, low + high */
-    uint64_t low;                   /* bytes below the PCI hole */
-    uint64_t high;                  /* bytes from 4 GiB */
-    _Atomic uint8_t *page_flags;    /* one a page, by offset into the memfd */
-    _Atomic uint32_t *code_version; /* one a page: counts writes to pages marked RAM_PAGE_CODE */
-    /* Called after a page's code_version has moved, by whoever moved it; set by an engine before anything runs, or NULL. */
-    void (*code_written)(void *opaque, uint64_t page);
+    uint8_t *base;               /* the whole memfd: [0, low) then [4 GiB, 4 GiB + high) */
+    uint64_t size;               /* bytes, low + high */
+    uint64_t low;                /* bytes below the PCI hole */
+    uint64_t high;               /* bytes from 4 GiB */
+    _Atomic uint8_t *page_flags; /* one a page, by offset into the memfd */
+    struct ram_code *code;       /* the same */
+    /* Called after a page's code version has moved, by whoever moved it; set by an engine before anything runs, or NULL. */
+    void (*code_written)(void *opaque, uint64_t page, uint64_t granules);
     void *code_opaque;
     /* Called after ram_write() or ram_zero() has stored to [host, host + len): who follows what devices do to RAM, or NULL. */
     void (*written)(void *opaque, const uint8_t *host, uint64_t len);
@@ -56,10 +68,18 @@ static inline uint8_t *ram_host(const struct ram *ram, uint64_t gpa, uint64_t le
     return gpa < ram->high && len <= ram->high - gpa ? ram->base + ram->low + gpa : NULL;
 }
 
-/* Index of the page at `host`, which ram_host() returned, into page_flags and code_version. */
+/* Index of the page at `host`, which ram_host() returned, into page_flags and `code`. */
 static inline uint64_t ram_page(const struct ram *ram, const uint8_t *host)
 {
     return (uint64_t)(host - ram->base) >> RAM_PAGE_SHIFT;
+}
+
+/* The granules that [offset, offset + len) of a page touches; it lies within the page, and len is not 0. */
+static inline uint64_t ram_granules(uint64_t offset, uint64_t len)
+{
+    unsigned first = (unsigned)(offset >> RAM_GRANULE_SHIFT),
+             last = (unsigned)((offset + len - 1) >> RAM_GRANULE_SHIFT);
+    return RAM_GRANULES_ALL << first & RAM_GRANULES_ALL >> (63 - last);
 }
 
 /* Copies; 0, or -EFAULT (and nothing copied) when any of the range is not RAM. For devices and loaders: a write tells the engines. */
@@ -73,13 +93,25 @@ size_t ram_peek(const struct ram *ram, uint64_t gpa, void *buf, size_t len);
 int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;
 
 /*
- * Called after storing to [host, host + len): moves code_version on for pages that hold decoded code. Engines check it before
- * they run a block. Threads that answer no engine's requests (all but vCPUs) use ram_write(), which orders store and look.
+ * Called after storing to [host, host + len): moves the code version of pages on where code was decoded from the granules stored to. Returns
+ * whether there were any. Engines check the version before they run a block. Threads that answer no engine's requests
+ * (all but vCPUs) use ram_write(), which orders store and look.
  */
-void ram_wrote(struct ram *ram, const uint8_t *host, uint64_t len);
+bool ram_wrote(struct ram *ram, const uint8_t *host, uint64_t len);
 
-/* Moves the code_version of one page on. */
-void ram_code_wrote(struct ram *ram, uint64_t page);
+/*
+ * Code is to be decoded from [host, host + len), within a page that is marked: stores to it move the page's code version on from here. Who
+ * stores does so first and then looks at the granules; who decodes claims first and then reads the bytes. A full barrier is between the two on
+ * either side, so that at least one of them sees the other.
+ */
+void ram_claim_code(struct ram *ram, const uint8_t *host, uint64_t len);
+
+/*
+ * Forgets the granules of the page, or those not in `keep` unless they are no longer `now`. Then the code version moves on, so that who has
+ * decoded from the page, or is about to, must claim anew before believing its bytes.
+ */
+void ram_forget_code(struct ram *ram, uint64_t page);
+void ram_keep_code(struct ram *ram, uint64_t page, uint64_t now, uint64_t keep);
 
 /* Bytes of guest RAM that the host has backed by now. */
 uint64_t ram_resident(const struct ram *ram);

@@ -53,8 +53,8 @@ static void on_request(struct interp *c)
     kick(bt_of(c));
 }
 
-/* Any thread: the page's code_version has moved. */
-static void on_code_written(void *opaque, uint64_t page)
+/* Any thread: the page's code version has moved. */
+static void on_code_written(void *opaque, uint64_t page, uint64_t granules)
 {
     struct bt_engine *engine = opaque;
     uint16_t holders = atomic_load(&engine->holders[page]);
@@ -65,7 +65,7 @@ static void on_code_written(void *opaque, uint64_t page)
         holders &= (uint16_t)(holders - 1);
         if (!bt)
             continue;
-        cache_page_written(bt, page);
+        cache_page_written(bt, page, granules);
         if (!bt->thread_known || !pthread_equal(bt->thread, pthread_self()))
             kick(bt);
     }

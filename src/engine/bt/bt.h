@@ -292,8 +292,8 @@ void cache_rehook(struct bt *bt, struct bt_block *block);
 /* The block whose code holds the host address, or NULL. Async-signal-safe while generated code runs. */
 struct bt_block *cache_at(struct bt *bt, uintptr_t pc);
 
-/* From any thread: the page's code_version has moved. */
-void cache_page_written(struct bt *bt, uint64_t page);
+/* From any thread: the page's code version has moved, for stores to these granules. */
+void cache_page_written(struct bt *bt, uint64_t page, uint64_t granules);
 
 /* Drops the blocks whose bytes have changed on pages noted so. */
 void cache_check_pages(struct bt *bt);

@@ -46,8 +46,9 @@ static void put_block(struct listing *t, const struct bt_block *block, uintptr_t
 {
     size_t len = (size_t)(block->code_end - block->code);
 
-    listing_put(t, "the guest's code in the block, from RIP %" PRIx64 ", physical %" PRIx64 ", mode %#x, instructions %u:\n",
-                block->rip, block->gpa, block->mode, block->n);
+    listing_put(
+        t, "the guest's code in the block, from RIP %" PRIx64 ", physical %" PRIx64 ", mode %#x, instructions %u:\n",
+        block->rip, block->gpa, block->mode, block->n);
     listing_put_code(t, block->source, block->source_len, block->rip, block->mode & BT_MODE_64 ? 8 : 4, MOST_INSNS, 0);
     listing_put(t, "the host's code for it, %zu bytes%s:\n", len, pc ? ", with => where it stopped" : "");
     listing_put_code(t, block->code, len, (uintptr_t)block->code, 8, MOST_INSNS, pc);
@@ -104,9 +105,10 @@ static void put_end(struct listing *t, int sig)
 {
     if (sig == SIGBUS)
         listing_put(t, "SIGBUS can also mean that the host has run out of memory, or that its memory is bad.\n");
-    listing_put(t,
-                "This is a bug in vireo, not in the guest. Please report it where you have vireo from: all lines from the one "
-                "that begins\nwith 'vireo:', what `vireo --version` prints, and the command line.\n");
+    listing_put(
+        t,
+        "This is a bug in vireo, not in the guest. Please report it where you have vireo from: all lines from the one "
+        "that begins\nwith 'vireo:', what `vireo --version` prints, and the command line.\n");
 }
 
 /* Room for the report, or NULL; then `what` has been logged. */

@@ -119,10 +119,14 @@ static void to_front(struct bt *bt, struct bt_block *block)
 
 /* ---- making ---- */
 
-/* The block's bytes as they are now, at most `max` of them, once stores to them are noticed. Returns how many; 0: out of memory. */
-static size_t take_bytes(struct bt *bt, struct bt_block *block, const struct place *at, uint8_t *bytes, size_t max)
+/*
+ * The block's bytes as they are now, at most `max` of them, while its pages are held; with `claim`, stores to any of them are noticed from
+ * before they are read. Returns how many; 0: out of memory.
+ */
+static size_t take_bytes(struct bt *bt, struct bt_block *block, const struct place *at, bool claim, uint8_t *bytes,
+                         size_t max)
 {
-    const struct ram *ram = bt->c.conf.ram;
+    struct ram *ram = bt->c.conf.ram;
     size_t left = RAM_PAGE_SIZE - (at->gpa & (RAM_PAGE_SIZE - 1));
 
     block->page = ram_page(ram, at->host);
@@ -130,12 +134,18 @@ static size_t take_bytes(struct bt *bt, struct bt_block *block, const struct pla
         return 0;
     if (!block->crosses) {
         left = left < max ? left : max;
+        if (claim)
+            ram_claim_code(ram, at->host, left);
         memcpy(bytes, at->host, left);
         return left;
     }
     block->page2 = ram_page(ram, at->host2);
     if (!page_hold(bt, at->gpa2, at->host2))
         return 0;
+    if (claim) {
+        ram_claim_code(ram, at->host, left);
+        ram_claim_code(ram, at->host2, X86_INSN_MAX);
+    }
     memcpy(bytes, at->host, left);
     memcpy(bytes + left, at->host2, X86_INSN_MAX);
     return X86_INSN_MAX;
@@ -171,10 +181,13 @@ static void enlist(struct bt *bt, struct bt_block *block)
 }
 
 /* What came of trying to make a block. */
-enum made { MADE, NO_ROOM, NO_MEMORY, CROSSES };
+enum made { MADE, NO_ROOM, NO_MEMORY, CROSSES, CHANGED };
 
-/* In the current segment. */
-static enum made try(struct bt *bt, const struct place *at, unsigned max, struct bt_block **blockp)
+/*
+ * In the current segment. Where the block ends shows when it is made, and then its bytes are claimed; CHANGED: they were written before that.
+ * With `claim`, as much as it may be is claimed first, and a store since then is noticed as any later one.
+ */
+static enum made try(struct bt *bt, const struct place *at, unsigned max, bool claim, struct bt_block **blockp)
 {
     /* From a copy: another CPU may be writing, and what is remembered must be what was translated. */
     uint8_t bytes[TRANSLATE_INSNS * X86_INSN_MAX];
@@ -191,11 +204,14 @@ static enum made try(struct bt *bt, const struct place *at, unsigned max, struct
                                .mode = bt->mode,
                                .global = at->global,
                                .crosses = at->host2 != NULL};
-    size_t avail = take_bytes(bt, block, at, bytes, sizeof(bytes));
+    size_t avail = take_bytes(bt, block, at, claim, bytes, sizeof(bytes));
     made = NO_MEMORY;
     if (!avail)
         goto undo;
     if (translate(bt, block, bytes, avail, max, room, len)) {
+        made = CHANGED;
+        if (!page_claim(bt, block) && !claim)
+            goto undo;
         enlist(bt, block);
         *blockp = block;
         return MADE;
@@ -263,6 +279,7 @@ static struct bt_block *make_block(struct bt *bt, struct place *at)
 {
     unsigned max = TRANSLATE_INSNS;
     struct bt_block *block;
+    bool claim = false;
 
     cache_check_pages(bt);
     block = make_from_twin(bt, at);
@@ -271,7 +288,7 @@ static struct bt_block *make_block(struct bt *bt, struct place *at)
     at->host2 =
         NULL; /* whether its first instruction crosses is for its bytes to say, not for other blocks of that address */
     for (;;) {
-        switch (try(bt, at, max, &block)) {
+        switch (try(bt, at, max, claim, &block)) {
         case MADE:
             return block;
         case NO_ROOM:
@@ -284,6 +301,9 @@ static struct bt_block *make_block(struct bt *bt, struct place *at)
             if (at->host2 || !fetch_second(bt, at))
                 return NULL;
             max = 1;
+            break;
+        case CHANGED:
+            claim = true;
             break;
         case NO_MEMORY:
             return NULL;

@@ -27,11 +27,13 @@ struct bt_page {
     bool busy; /* its lists are being walked: it stays */
 };
 
-/* Pages whose code_version has moved since the vCPU last looked. */
+/* Pages whose code version has moved since the vCPU last looked. */
 struct cache_written {
     pthread_mutex_t lock;
     unsigned n; /* more than there is room for: any page may have */
-    uint64_t page[16];
+    struct {
+        uint64_t page, granules;
+    } what[16];
 };
 
 /*
@@ -127,6 +129,9 @@ void move_block(struct bt *bt, struct bt_block *block, uint64_t rip);
 
 /* The record of the page at `host`, which is about to be read: stores to it are noticed from here on. NULL: out of memory. */
 struct bt_page *page_hold(struct bt *bt, uint64_t gpa, const uint8_t *host);
+
+/* Claims the bytes of the block, whose pages are held (ram_claim_code()). false: they are no longer those it was made from. */
+bool page_claim(struct bt *bt, const struct bt_block *block);
 
 /* Puts the block on the lists of its pages, which are held, and takes it off. */
 void page_enlist(struct bt *bt, struct bt_block *block);

@@ -1,6 +1,25 @@
 /*
- * Blocks whose bytes change. Stores to pages with translated code miss the TLB and move the page's code_version on (ram.h, interp/code.h);
- * the engine's hook then tells every vCPU that holds blocks of that page, and each compares their bytes when it is between two of them.
+ * Blocks whose bytes change. Stores to pages with translated code miss the TLB (interp/code.h). Those to granules of 64 bytes that code was
+ * made from move the page's code version on (ram.h), and the engine's hook then tells every vCPU that holds blocks of that page, with the
+ * granules; each compares the bytes of its blocks there when it is between two of them. Other stores concern nobody.
+ *
+ * No store is missed, whoever makes it:
+ *
+ *     who translates                        who stores
+ *     is among the page's holders           stores
+ *     takes the code version                barrier
+ *     marks the page: no TLB has a          are these granules claimed?
+ *     write tag for it any more             moves the code version on
+ *     claims the granules, barrier          tells the page's holders
+ *     reads the bytes
+ *
+ * If the store comes too late to be read, its maker finds the claim; and since the holder was one before it claimed, the maker tells it. If
+ * another vCPU claimed the granule before, the maker may not find this one among the holders yet: but then the bytes were read later than
+ * that, and after the store. Where a block ends is known only when it is made, so the bytes are read twice, and compared after the claim.
+ *
+ * Claims are forgotten where the page is unmarked, which the stores to it decide, and here where blocks are dropped and nobody else holds any.
+ * Either moves the code version on afterwards and tells the holders: all granules are meant then, and who hears of it marks and claims for
+ * what it holds, and then compares. A claim that was made just before, and is lost, comes from one who was a holder by then.
  */
 #include <stdlib.h>
 
@@ -28,7 +47,7 @@ struct bt_page *page_hold(struct bt *bt, uint64_t gpa, const uint8_t *host)
     struct bt_page *page = find(bt->cache, number);
 
     atomic_fetch_or(&bt->engine->holders[number], (uint16_t)(1u << bt->c.conf.index));
-    uint32_t version = atomic_load_explicit(&ram->code_version[number], memory_order_acquire);
+    uint32_t version = atomic_load_explicit(&ram->code[number].version, memory_order_acquire);
     code_mark(&bt->c, host, gpa);
     if (page)
         return page;
@@ -93,54 +112,114 @@ void page_remove(struct bt *bt, struct bt_block *block)
     let_go(bt, page);
 }
 
-/* The bytes of the block that lie on the page, as they are now, are those it was made from. */
-static bool is_fresh(const struct bt_page *page, const struct bt_block *block, unsigned list)
+/* The part of a block that lies on one of its pages. */
+struct extent {
+    uint64_t offset, len; /* in the page */
+    const uint8_t *source;
+};
+
+static struct extent extent_of(const struct bt_block *block, unsigned list)
 {
     uint64_t offset = block->gpa & (RAM_PAGE_SIZE - 1);
-    size_t first = block->crosses ? (size_t)(RAM_PAGE_SIZE - offset) : block->source_len;
+    uint64_t first = block->crosses ? RAM_PAGE_SIZE - offset : block->source_len;
 
     if (list == 0)
-        return memcmp(page->host + offset, block->source, first) == 0;
-    return memcmp(page->host, block->source + first, block->source_len - first) == 0;
+        return (struct extent){offset, first, block->source};
+    return (struct extent){0, block->source_len - first, block->source + first};
 }
 
-/* The page may have been written: which of its blocks are no longer what the guest's memory says? */
-static void check(struct bt *bt, struct bt_page *page)
+/* Its bytes, as they are now, are those the block was made from. */
+static bool is_fresh(const struct bt_page *page, const struct extent *extent)
+{
+    return memcmp(page->host + extent->offset, extent->source, extent->len) == 0;
+}
+
+static bool claim(struct bt *bt, const struct bt_page *page, const struct extent *extent)
+{
+    ram_claim_code(bt->c.conf.ram, page->host + extent->offset, extent->len);
+    return is_fresh(page, extent);
+}
+
+bool page_claim(struct bt *bt, const struct bt_block *block)
+{
+    struct extent first = extent_of(block, 0), second = extent_of(block, 1);
+
+    return claim(bt, find(bt->cache, block->page), &first) &&
+           (!block->crosses || claim(bt, find(bt->cache, block->page2), &second));
+}
+
+/* Blocks were dropped: their granules are forgotten unless others are made from them. Other vCPUs' claims are not known here. */
+static void forget_granules(struct bt *bt, const struct bt_page *page, uint64_t used)
 {
     struct ram *ram = bt->c.conf.ram;
-    uint32_t version = atomic_load_explicit(&ram->code_version[page->number], memory_order_acquire);
-    struct bt_block *const heads[] = {page->blocks, page->crossers};
 
-    if (version == page->version_seen)
+    if (atomic_load(&bt->engine->holders[page->number]) != 1u << bt->c.conf.index)
         return;
-    code_mark(&bt->c, page->host, page->gpa);
-    page->version_seen = version;
+    uint64_t now = atomic_load(&ram->code[page->number].granules);
+    if (now & ~used)
+        ram_keep_code(ram, page->number, now, used);
+}
+
+/* Drops the block if its part on the page has changed. `all`: it must be claimed anew before it is looked at. */
+static bool check_block(struct bt *bt, const struct bt_page *page, struct bt_block *block, const struct extent *extent,
+                        bool all)
+{
+    if (all ? claim(bt, page, extent) : is_fresh(page, extent))
+        return true;
+    cache_drop(bt, block);
+    bt->stats.count[ENGINE_TRANSLATOR_INVALIDATED]++;
+    return false;
+}
+
+/* Granules of the page may have been written: which of its blocks are no longer what the guest's memory says? */
+static void check(struct bt *bt, struct bt_page *page, uint64_t granules)
+{
+    struct ram *ram = bt->c.conf.ram;
+    bool all = granules == RAM_GRANULES_ALL, dropped = false;
+    struct bt_block *const heads[] = {page->blocks, page->crossers};
+    uint64_t used = 0;
+
+    if (all) {
+        uint32_t version = atomic_load_explicit(&ram->code[page->number].version, memory_order_acquire);
+        if (version == page->version_seen)
+            return;
+        code_mark(&bt->c, page->host, page->gpa);
+        page->version_seen = version;
+    }
     page->busy = true;
     for (unsigned list = 0; list < ARRAY_SIZE(heads); list++)
         for (struct bt_block *block = heads[list], *next; block; block = next) {
             next = block->page_next[list];
-            if (is_fresh(page, block, list))
-                continue;
-            cache_drop(bt, block);
-            bt->stats.count[ENGINE_TRANSLATOR_INVALIDATED]++;
+            struct extent extent = extent_of(block, list);
+            uint64_t own = ram_granules(extent.offset, extent.len);
+            if (!(own & granules) || check_block(bt, page, block, &extent, all))
+                used |= own;
+            else
+                dropped = true;
         }
+    if (dropped && !all)
+        forget_granules(bt, page, used);
     page->busy = false;
     let_go(bt, page);
 }
 
-void cache_page_written(struct bt *bt, uint64_t number)
+void cache_page_written(struct bt *bt, uint64_t number, uint64_t granules)
 {
     struct cache_written *written = &bt->cache->written;
     unsigned i = 0;
 
     pthread_mutex_lock(&written->lock);
-    while (i < written->n && i < ARRAY_SIZE(written->page) && written->page[i] != number)
+    while (i < written->n && i < ARRAY_SIZE(written->what) && written->what[i].page != number)
         i++;
     if (i == written->n) {
-        if (i < ARRAY_SIZE(written->page))
-            written->page[i] = number;
+        if (i < ARRAY_SIZE(written->what)) {
+            written->what[i].page = number;
+            written->what[i].granules = 0;
+        }
         written->n++;
     }
+    if (i < ARRAY_SIZE(written->what))
+        written->what[i].granules |= granules;
     atomic_store(&bt->pages_written, true);
     pthread_mutex_unlock(&written->lock);
 }
@@ -150,31 +229,30 @@ static void check_all(struct bt *bt)
     for (unsigned i = 0; i < CACHE_N_PAGES; i++)
         for (struct bt_page *page = bt->cache->pages[i], *next; page; page = next) {
             next = page->next;
-            check(bt, page);
+            check(bt, page, RAM_GRANULES_ALL);
         }
 }
 
 void cache_check_pages(struct bt *bt)
 {
-    struct cache_written *written = &bt->cache->written;
-    uint64_t number[ARRAY_SIZE(written->page)];
+    struct cache_written written = {.n = 0};
 
     if (LIKELY(!atomic_load(&bt->pages_written)))
         return;
-    pthread_mutex_lock(&written->lock);
-    unsigned n = written->n;
-    memcpy(number, written->page, sizeof(number));
-    written->n = 0;
+    pthread_mutex_lock(&bt->cache->written.lock);
+    written.n = bt->cache->written.n;
+    memcpy(written.what, bt->cache->written.what, sizeof(written.what));
+    bt->cache->written.n = 0;
     atomic_store(&bt->pages_written, false);
-    pthread_mutex_unlock(&written->lock);
-    if (n > ARRAY_SIZE(number)) {
+    pthread_mutex_unlock(&bt->cache->written.lock);
+    if (written.n > ARRAY_SIZE(written.what)) {
         check_all(bt);
         return;
     }
-    for (unsigned i = 0; i < n; i++) {
-        struct bt_page *page = find(bt->cache, number[i]);
+    for (unsigned i = 0; i < written.n; i++) {
+        struct bt_page *page = find(bt->cache, written.what[i].page);
         if (page)
-            check(bt, page);
+            check(bt, page, written.what[i].granules);
     }
 }
 

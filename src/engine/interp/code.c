@@ -168,12 +168,12 @@ static void maybe_unmark(struct ram *ram, uint64_t page)
     uint8_t flags = atomic_load(&ram->page_flags[page]);
     uint32_t every = UNMARK_EVERY << (UNMARK_GROWTH * (flags / RAM_PAGE_MARKS));
 
-    if (!(flags & RAM_PAGE_MARKED) || (atomic_load(&ram->code_version[page]) & (every - 1)) != 0)
+    if (!(flags & RAM_PAGE_MARKED) || (atomic_load(&ram->code[page].stores) & (every - 1)) != 0)
         return;
     /* Flags first: who takes the new version then finds that it must mark the page. If they have changed, another vCPU was here. */
     uint8_t clear = (uint8_t)(flags & ~(RAM_PAGE_CODE | RAM_PAGE_MARKED));
     if (atomic_compare_exchange_strong(&ram->page_flags[page], &flags, clear))
-        ram_code_wrote(ram, page);
+        ram_forget_code(ram, page);
 }
 
 /* ---- building ---- */
@@ -297,6 +297,7 @@ static struct code_block *build_crossing(struct interp *c, struct code_block *bl
     if (!host2)
         return single(c, lin);
     /* No mark for this page: fresh_crossing() compares its bytes each time. */
+    ram_claim_code(c->conf.ram, block->host, first);
     memcpy(bytes, block->host, first);
     memcpy(bytes + first, host2, X86_INSN_MAX);
     enum bind_end end;
@@ -327,16 +328,36 @@ static void trace_block(const struct interp *c, const struct code_block *block, 
     interp_trace_code(c, &code);
 }
 
+/*
+ * Decodes what is at block->host, of which `left` bytes are on its page; they come to `bytes`. Where it ends shows only then, so it is claimed
+ * afterwards; if the bytes were changed in between, all that it may be is claimed before another go.
+ */
+static bool fill_claimed(struct interp *c, struct code_block *block, uint8_t bytes[SRC_MAX], size_t left)
+{
+    const struct source source = {bytes, left < SRC_MAX ? left : SRC_MAX};
+
+    /* From a copy: another CPU may be writing, and what is remembered must be what was decoded. */
+    memcpy(bytes, block->host, source.avail);
+    if (!fill(c, block, &source))
+        return false;
+    ram_claim_code(c->conf.ram, block->host, block->src_len);
+    if (LIKELY(memcmp(bytes, block->host, block->src_len) == 0))
+        return true;
+    ram_claim_code(c->conf.ram, block->host, source.avail);
+    memcpy(bytes, block->host, source.avail);
+    return fill(c, block, &source);
+}
+
 static struct code_block *build(struct interp *c, uint64_t lin, uint64_t gpa, const uint8_t *host)
 {
-    const struct ram *ram = c->conf.ram;
+    struct ram *ram = c->conf.ram;
     uint64_t left = RAM_PAGE_SIZE - (lin & PAGE_OFFSET), allowed = limit_left(c);
-    struct source source;
     struct code_block *block;
+    uint8_t bytes[SRC_MAX];
 
     if (allowed < left + X86_INSN_MAX)
         return single(c, lin);
-    _Atomic uint32_t *version = &ram->code_version[ram_page(ram, host)];
+    _Atomic uint32_t *version = &ram->code[ram_page(ram, host)].version;
     uint32_t version_seen = atomic_load_explicit(version, memory_order_acquire);
     code_mark(c, host, gpa);
     block = allocate(c);
@@ -346,12 +367,7 @@ static struct code_block *build(struct interp *c, uint64_t lin, uint64_t gpa, co
     block->mode = current_mode(c);
     block->version = version;
     block->version_seen = version_seen;
-    /* From a copy: another CPU may be writing, and what is remembered must be what was decoded. */
-    uint8_t bytes[SRC_MAX];
-    source.avail = left < SRC_MAX ? left : SRC_MAX;
-    memcpy(bytes, host, source.avail);
-    source.bytes = bytes;
-    if (!fill(c, block, &source))
+    if (!fill_claimed(c, block, bytes, left))
         return build_crossing(c, block, lin);
     commit(c, block, bytes, block->src_len);
     trace_block(c, block, lin);
@@ -364,6 +380,7 @@ static struct code_block *build(struct interp *c, uint64_t lin, uint64_t gpa, co
 static bool refresh(struct interp *c, struct code_block *block, uint32_t version)
 {
     code_mark(c, block->host, block->gpa);
+    ram_claim_code(c->conf.ram, block->host, block->src_len);
     if (memcmp(block->host, block->src, block->src_len) != 0)
         return false;
     block->version_seen = version;
@@ -471,12 +488,12 @@ void code_wrote(struct interp *c, const uint8_t *host, uint64_t len)
 
     if (LIKELY(!(atomic_load_explicit(&ram->page_flags[page], memory_order_acquire) & RAM_PAGE_CODE)))
         return;
-    ram_wrote(ram, host, len);
+    bool hit = ram_wrote(ram, host, len);
     /* Blocks of one instruction have no end to move: those across pages and those not kept. */
-    if (c->cur && c->block->n > 1 && ram_page(ram, c->block->host) == page)
-        code_stop(c);
-    else
+    if (!c->cur || c->block->n == 1 || ram_page(ram, c->block->host) != page)
         maybe_unmark(ram, page);
+    else if (hit)
+        code_stop(c);
 }
 
 void code_writing(struct interp *c, const uint8_t *host, uint64_t len)

@@ -2,17 +2,20 @@
  * The decoded-instruction cache of one vCPU: blocks of straight-line code within a page, found by physical address and mode, in an
  * arena that is emptied when full.
  *
- * A block remembers its page's ram.code_version and its own bytes: when the version has moved, the bytes are compared, so data that
- * shares a page with code costs a comparison and not a decode. An instruction that crosses a page is a block of its own, which
+ * A block remembers its page's code version (ram.h) and its own bytes: when the version has moved, the bytes are compared, so data
+ * close to code costs a comparison and not a decode. An instruction that crosses a page is a block of its own, which
  * looks up its second page at each entry.
  *
- * SMP: a store must move code_version on once a page holds decoded code, so before the first decode from a page, all vCPUs
+ * SMP: a store must be looked at once a page holds decoded code, so before the first decode from a page, all vCPUs
  * drop their TLBs' write tags for it. code_mark() sets RAM_PAGE_CODE (no new tags from here), asks every vCPU inside run(), waits,
  * and sets RAM_PAGE_MARKED; a vCPU that waits for something itself answers requests meanwhile, one outside run() notices the new epoch
  * when it enters.
  *
- * A page that is written often is unmarked, and its version moved on: whoever still holds blocks of it must mark it anew before it
- * believes their bytes. Each marking makes the next unmarking rarer, for the sake of pages where code and data live side by side.
+ * Within a marked page a store counts if code was decoded from one of the granules it touches. A block's are claimed when its length is
+ * known, and its bytes compared after that with those it was decoded from: claim, then read.
+ *
+ * A page that is written often is unmarked, and its version moved on: whoever still holds blocks of it must mark and claim anew before
+ * it believes their bytes. Each marking makes the next unmarking rarer, for the sake of pages where code and data live side by side.
  *
  * Threads: the vCPU's own, but for the request flags.
  */
@@ -56,8 +59,8 @@ struct code_block *code_find(struct interp *c);
 struct code_block *code_follow(struct interp *c, struct code_block *prev);
 
 /*
- * This vCPU has written [host, host + len): moves code_version on if code was decoded from there, and ends the current block behind c->cur
- * if it lies on that page.
+ * This vCPU has written [host, host + len): moves the page's code version on if code was decoded from there, and ends the current block
+ * behind c->cur if it lies on that page too.
  */
 void code_wrote(struct interp *c, const uint8_t *host, uint64_t len);
 
@@ -69,8 +72,8 @@ void code_written(struct interp *c);
 void code_stop(struct interp *c);
 
 /*
- * Sees to it that every store to the page moves its code_version on, from now until that version moves. So the caller takes the version
- * first, then marks, then looks at the page's bytes.
+ * Sees to it that every store to the page is looked at by code_wrote(), from now until its code version moves. So the caller takes the version
+ * first, then marks, then claims (ram_claim_code()), then looks at the bytes.
  */
 void code_mark(struct interp *c, const uint8_t *host, uint64_t gpa);
 

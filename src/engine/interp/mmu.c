@@ -82,27 +82,43 @@ static bool has_breakpoint(const struct interp *c, uint64_t page)
     return fault_breakpoints(c, page, 4096, DEBUG_WRITE);
 }
 
-static void enter(struct interp *c, enum mmu_index index, uint64_t lin, uint8_t *host, const struct paging_result *r)
+static bool holds_code(const struct interp *c, const uint8_t *host)
 {
     const struct ram *ram = c->conf.ram;
+    return atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE;
+}
 
+static void enter(struct interp *c, enum mmu_index index, uint64_t lin, uint8_t *host, const struct paging_result *r)
+{
     if (index == MMU_USER_ALIGN || has_breakpoint(c, lin & MMU_PAGE_MASK))
         return;
     uint64_t gpa = (r->gpa & MMU_PAGE_MASK) | (r->global ? TLB_GLOBAL : 0) | (r->large ? TLB_LARGE : 0);
-    bool code = atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE;
-    tlb_enter(c->tlb[index], lin, host, gpa, r->writable && !code);
+    bool code = holds_code(c, host);
+    tlb_enter(c->tlb[index], lin, host, r->writable && code ? gpa | TLB_CODE : gpa, r->writable && !code);
+}
+
+/* What TLB_CODE says of an entry holds until the page is unmarked, and that shows at the next store. */
+static void restore_write(const struct interp *c, struct tlb_entry *e, const uint8_t *host)
+{
+    if (e->write == e->read || holds_code(c, host))
+        return;
+    e->write = e->read;
+    e->gpa &= ~TLB_CODE;
 }
 
 /* Translates [lin, lin + len), which lies within a page, filling the TLB. */
 static struct part resolve(struct interp *c, struct access a, uint64_t lin, unsigned len)
 {
-    const struct tlb_entry *e = mmu_entry(c, a.index, lin);
+    struct tlb_entry *e = mmu_entry(c, a.index, lin);
+    uint64_t page = lin & MMU_PAGE_MASK;
     struct paging_result r;
     struct part part = {.len = len};
     unsigned access = a.write ? PAGING_WRITE : 0;
 
-    if ((a.write ? e->write : e->read) == (lin & MMU_PAGE_MASK)) {
+    if (a.write ? tlb_writable(e, page) : e->read == page) {
         part.host = (uint8_t *)(uintptr_t)(lin + e->addend);
+        if (a.write)
+            restore_write(c, e, part.host);
         part.gpa = (e->gpa & MMU_PAGE_MASK) | (lin & 0xfff);
         return part;
     }

@@ -3,7 +3,7 @@
  * here raises its own #PF, #GP, #SS and #AC, and then does not return.
  *
  * A TLB entry exists only for plain RAM. The write tag is missing where a store needs more than a store: clean pages (the dirty
- * flag), pages with decoded code, pages with a data breakpoint. An access that leaves its page never hits.
+ * flag), pages with decoded code (TLB_CODE), pages with a data breakpoint. An access that leaves its page never hits.
  *
  * Threads: the vCPU's own. Loads and stores are single moves of the host, so the guest keeps x86's memory order and atomicity.
  */

@@ -105,8 +105,12 @@ void tlb_drop_page(struct tlb *tlb, uint64_t lin)
 
 static void drop_write(struct tlb *tlb, unsigned slot, uint64_t gpa)
 {
-    if (((tlb->entry[slot].gpa ^ gpa) & PAGE_MASK) == 0)
-        tlb->entry[slot].write = tlb_no_tag(slot);
+    struct tlb_entry *e = &tlb->entry[slot];
+
+    if (((e->gpa ^ gpa) & PAGE_MASK) || e->write == tlb_no_tag(slot))
+        return;
+    e->write = tlb_no_tag(slot);
+    e->gpa |= TLB_CODE;
 }
 
 void tlb_drop_write(struct tlb *tlb, uint64_t gpa)

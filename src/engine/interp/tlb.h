@@ -26,12 +26,14 @@
 struct tlb_entry {
     uint64_t read, write; /* linear page address allowed, or tlb_no_tag() */
     uint64_t addend;      /* host address - linear address */
-    uint64_t gpa;         /* physical page; TLB_GLOBAL, TLB_LARGE and TLB_NOTED in its low bits */
+    uint64_t gpa;         /* physical page; TLB_GLOBAL, TLB_LARGE, TLB_NOTED and TLB_CODE in its low bits */
 };
 
 #define TLB_GLOBAL UINT64_C(1)
 #define TLB_LARGE  UINT64_C(2) /* part of a large page: INVLPG anywhere in that page drops it */
 #define TLB_NOTED  UINT64_C(4) /* among the notes */
+#define TLB_CODE \
+    UINT64_C(8) /* while `read` hits: may be written, but has no write tag for the code that it holds, or held */
 
 struct tlb {
     struct tlb_entry entry[TLB_SIZE];
@@ -61,7 +63,7 @@ static inline uint64_t tlb_no_tag(unsigned slot)
 
 void tlb_init(struct tlb *tlb);
 
-/* Fills the slot of the page `lin` for reading, and for writing where `write`; gpa as in struct tlb_entry. */
+/* Fills the slot of the page `lin` for reading, and for writing where `write`; gpa as in struct tlb_entry, perhaps with TLB_CODE. */
 void tlb_enter(struct tlb *tlb, uint64_t lin, const uint8_t *host, uint64_t gpa, bool write);
 
 void tlb_clear(struct tlb *tlb);
@@ -70,7 +72,13 @@ void tlb_clear_local(struct tlb *tlb);
 /* The page of lin, and all of the large page that it may be part of. */
 void tlb_drop_page(struct tlb *tlb, uint64_t lin);
 
-/* The right to write to a physical page. */
+/* The right to write to a physical page: entries that have it get TLB_CODE instead. */
 void tlb_drop_write(struct tlb *tlb, uint64_t gpa);
+
+/* The entry hits for reading and may be written, be it by the slow path alone. */
+static inline bool tlb_writable(const struct tlb_entry *e, uint64_t page)
+{
+    return e->write == page || (e->read == page && (e->gpa & TLB_CODE));
+}
 
 #endif

@@ -215,8 +215,9 @@ static void code_in_the_page_is_stale(void **state)
 
     open_world(&w, NS_PER_SEC);
     w.ram.page_flags[1] |= RAM_PAGE_CODE;
+    ram_claim_code(&w.ram, w.ram.base + 0x1000, 1);
     pvclock_start(&w.vcpu[0], 0x1000);
-    assert_true(w.ram.code_version[1] > 0);
+    assert_true(w.ram.code[1].version > 0);
     close_world(&w);
 }
 

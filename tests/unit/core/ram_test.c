@@ -48,14 +48,60 @@ static void test_code_version(void **state)
 
     assert_int_equal(ram_open(&ram, MIB, 2 * GIB, &err), 0);
     assert_int_equal(ram_write(&ram, 0x1000, &b, 1), 0);
-    assert_int_equal(ram.code_version[1], 0);
+    assert_int_equal(ram.code[1].version, 0);
     ram.page_flags[1] |= RAM_PAGE_CODE;
+    ram_claim_code(&ram, ram.base + 0x1000, 1);
+    ram_claim_code(&ram, ram.base + 0x1fff, 1);
     assert_int_equal(ram_write(&ram, 0x1fff, &b, 1), 0);
-    assert_int_equal(ram.code_version[1], 1);
+    assert_int_equal(ram.code[1].version, 1);
     uint8_t two[2] = {0};
     assert_int_equal(ram_write(&ram, 0xfff, two, 2), 0); /* straddles into it */
-    assert_int_equal(ram.code_version[1], 2);
-    assert_int_equal(ram.code_version[0], 0);
+    assert_int_equal(ram.code[1].version, 2);
+    assert_int_equal(ram.code[0].version, 0);
+    ram_close(&ram);
+}
+
+/* Code at [0x10c0, 0x1102): two granules. */
+static void test_code_granules(void **state)
+{
+    static const struct {
+        uint64_t gpa, len;
+        bool hit;
+    } stores[] = {
+        {0x1080, 0x40, false},  {0x10bf, 1, false},    {0x10bf, 2, true},    {0x10c0, 1, true},
+        {0x10ff, 1, true},      {0x113f, 1, true},     {0x1140, 1, false},   {0x1140, 0xec0, false},
+        {0x1000, 0x1000, true}, {0xf00, 0x1c0, false}, {0xf00, 0x1c1, true}, {0xf00, 0x2000, true},
+        {0x2000, 8, false},
+    };
+    static const uint8_t zeroes[0x2000];
+    struct ram ram;
+    struct err err;
+    uint32_t version = 0;
+
+    assert_int_equal(ram_open(&ram, MIB, 2 * GIB, &err), 0);
+    ram.page_flags[1] |= RAM_PAGE_CODE;
+    ram_claim_code(&ram, ram.base + 0x10c0, 0x42);
+    for (size_t i = 0; i < ARRAY_SIZE(stores); i++) {
+        assert_int_equal(ram_write(&ram, stores[i].gpa, zeroes, stores[i].len), 0);
+        version += stores[i].hit;
+        assert_int_equal(ram.code[1].version, version);
+    }
+    assert_int_equal(ram.code[1].stores, ARRAY_SIZE(stores) - 1);
+
+    /* Not forgotten where another claim came between; else only what is kept counts, and nothing after that. */
+    uint64_t now = ram.code[1].granules;
+    assert_int_equal(now, 0x18);
+    ram_claim_code(&ram, ram.base + 0x1fc0, 0x40);
+    ram_keep_code(&ram, 1, now, 0x8);
+    assert_int_equal(ram.code[1].version, version);
+    ram_keep_code(&ram, 1, ram.code[1].granules, 0x8);
+    assert_int_equal(ram.code[1].version, version + 1);
+    assert_false(ram_wrote(&ram, ram.base + 0x1100, 1));
+    assert_true(ram_wrote(&ram, ram.base + 0x10c0, 1));
+    assert_int_equal(ram.code[1].version, version + 2);
+    ram_forget_code(&ram, 1);
+    assert_int_equal(ram.code[1].version, version + 3);
+    assert_false(ram_wrote(&ram, ram.base + 0x1000, 0x1000));
     ram_close(&ram);
 }
 
@@ -102,8 +148,8 @@ static void test_zero_discards(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hole), cmocka_unit_test(test_sizes),         cmocka_unit_test(test_code_version),
-        cmocka_unit_test(test_peek), cmocka_unit_test(test_zero_discards),
+        cmocka_unit_test(test_hole),          cmocka_unit_test(test_sizes), cmocka_unit_test(test_code_version),
+        cmocka_unit_test(test_code_granules), cmocka_unit_test(test_peek),  cmocka_unit_test(test_zero_discards),
     };
     return cmocka_run_group_tests_name("ram", tests, NULL, NULL);
 }

@@ -105,7 +105,7 @@ static void test_data_is_unmarked(void **state)
     interp_engine.set(g.vcpu, &g.st);
     assert_int_equal(interp_engine.run(g.vcpu, 600), ENGINE_DEBUG);
     assert_int_equal(g.ram.page_flags[CODE_AT >> RAM_PAGE_SHIFT] & (RAM_PAGE_CODE | RAM_PAGE_MARKED), 0);
-    assert_true(g.ram.code_version[CODE_AT >> RAM_PAGE_SHIFT] < 100); /* of some 200 stores */
+    assert_true(g.ram.code[CODE_AT >> RAM_PAGE_SHIFT].stores < 100); /* of some 200 */
     guest_close(&g);
 }
 
