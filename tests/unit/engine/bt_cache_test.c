@@ -94,7 +94,7 @@ static void every_block_runs_though_few_fit(void **state)
 
     put_ring(&c->f->ram);
     assert_int_equal(run_ring(c), (uint64_t)ROUNDS * (PIECES - 2));
-    assert_true(bt->stats.count[ENGINE_TRANSLATOR_EVICTED] > 16);
+    assert_true(bt->stats.count[ENGINE_TRANSLATOR_EVICTED] > 0); /* how many is for heat.c, which goes by the time */
 }
 
 /* Code that changes is noticed in segments filled for the second time as well. */
