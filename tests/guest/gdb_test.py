@@ -156,6 +156,16 @@ class Small(Debug):
         self.assertEqual(text.count("SIGINT"), 2, text)
         self.assertEqual(self.shown(text), [("one", "0x1"), ("two", "0x1")])
 
+    def test_breakpoint_in_a_running_loop(self):
+        """One that is set while the loop has been running at full speed for a while, on its way and at its head."""
+        self.start(code())
+        text = self.gdb(INTERRUPT, "continue", show("runs", "*(int *)0x200000 > 100"), f"break *{at(LOAD)}",
+                        "set $before = *(int *)0x200000", "continue", show("middle"), show("soon", "*(int *)0x200000 - $before <= 1"),
+                        "delete", f"hbreak *{at(LOOP)}", "continue", show("head"), "continue", show("again"))
+        self.assertEqual(text.count("SIGINT"), 1, text)
+        self.assertEqual(self.shown(text), [("runs", "0x1"), ("middle", at(LOAD)), ("soon", "0x1"), ("head", at(LOOP)),
+                                            ("again", at(LOOP))])
+
     def test_reset(self):
         """Breakpoints outlive a reset."""
         self.start(harness.CODE["reset"])

@@ -15,6 +15,7 @@
 #include "engine/bt/cache.h"
 #include "engine/bt/translate.h"
 #include "engine/interp/code.h"
+#include "engine/interp/debugger.h"
 #include "engine/interp/fault.h"
 #include "engine/interp/mmu.h"
 #include "engine/interp/seg.h"
@@ -102,6 +103,7 @@ static const struct interp_hooks hooks = {
     .tlb_page_flushed = on_tlb_page_flushed,
     .x87_wanted = x87_save,
     .requested = on_request,
+    .breaks = true,
 };
 
 /* ---- running ---- */
@@ -296,6 +298,12 @@ static void interpret(struct bt *bt)
     bt->stats.count[ENGINE_TRANSLATOR_INTERPRETER_NS] += (uint64_t)took;
 }
 
+/* No block begins at a debugger's breakpoint, and none goes on over it, so that RIP gets here. */
+static bool is_at_breakpoint(const struct interp *c)
+{
+    return debugger_breaks_in(c, interp_linear_rip(c), 1);
+}
+
 /* From one look at what is due to the next. true: leave run(). */
 static bool run_some(struct bt *bt)
 {
@@ -309,7 +317,7 @@ static bool run_some(struct bt *bt)
     }
     if (atomic_load(&bt->poll))
         atomic_store(&bt->poll, 0); /* before looking at what is due */
-    if (is_due(bt) && interp_attend(c))
+    if ((is_due(bt) || is_at_breakpoint(c)) && interp_attend(c))
         return true;
     if (c->attention & ATTN_STEP) {
         interp_step(c);
@@ -569,6 +577,7 @@ static size_t bt_host_code(struct engine_vcpu *vcpu, uint64_t lin, const uint8_t
 static void bt_debug(struct engine_vcpu *vcpu, struct engine_debug *debug)
 {
     interp_debug(&vcpu->bt.c, debug);
+    cache_break(&vcpu->bt);
 }
 
 const struct engine_type bt_engine = {

@@ -259,7 +259,7 @@ void cache_close(struct bt *bt);
 
 /*
  * The block for RIP in the current mode, translated if need be. Raises what fetching raises. NULL: this code is to be interpreted, up to the next
- * jump at least.
+ * jump or a debugger's breakpoint at least; or there is such a breakpoint.
  */
 struct bt_block *cache_find(struct bt *bt, uint64_t rip);
 
@@ -272,6 +272,9 @@ static inline bool cache_may_cross(uint64_t rip)
 {
     return (rip & (RAM_PAGE_SIZE - 1)) > RAM_PAGE_SIZE - X86_INSN_MAX;
 }
+
+/* A debugger has set its breakpoints: blocks that have one in them are dropped. While the vCPU is not in run(). */
+void cache_break(struct bt *bt);
 
 /* Makes the jump lead straight to the block where that may be, else through the jump cache. */
 void cache_join(struct bt *bt, struct bt_link *link, struct bt_block *to);

@@ -13,6 +13,7 @@
 
 #include "base/loop.h"
 #include "engine/bt/translate.h"
+#include "engine/interp/debugger.h"
 #include "engine/interp/mmu.h"
 
 #define CODE_PER_BUCKET 512 /* bytes: about a block's */
@@ -257,7 +258,7 @@ static struct bt_block *make_from_twin(struct bt *bt, struct place *at)
     unsigned n;
     struct bt_block *twin = find_twin(bt, at, &n);
 
-    if (!twin || is_solo(bt, twin, at->rip))
+    if (!twin || is_solo(bt, twin, at->rip) || debugger_breaks_in(&bt->c, at->rip, twin->source_len))
         return NULL;
     if (n >= MAX_TWINS) {
         move_block(bt, twin, at->rip);
@@ -326,6 +327,8 @@ struct bt_block *cache_find(struct bt *bt, uint64_t rip)
     struct place at = {.rip = rip};
 
     c->st.rip = rip;
+    if (debugger_breaks_in(c, rip, 1)) /* nothing leads there but through the run loop */
+        return NULL;
     at.host = mmu_fetch(c, rip, &at.gpa);
     if (!at.host)
         return NULL;
@@ -338,6 +341,18 @@ struct bt_block *cache_find(struct bt *bt, uint64_t rip)
     to_front(bt, block);
     block->global = at.global;
     return block;
+}
+
+void cache_break(struct bt *bt)
+{
+    const struct bt_cache *cache = bt->cache;
+
+    for (unsigned i = 0; bt->c.debugger.want && i < cache->n_segments; i++)
+        for (uint32_t j = 0; j < cache->segment[i].n; j++) {
+            struct bt_block *block = cache->segment[i].order[j];
+            if (debugger_breaks_in(&bt->c, block->rip, block->source_len))
+                cache_drop(bt, block);
+        }
 }
 
 void cache_drop(struct bt *bt, struct bt_block *block)

@@ -135,12 +135,13 @@ static bool read_stack(struct interp *c, uint16_t sel, unsigned cpl, struct x86_
 }
 
 /*
- * RF holds for one instruction, and then only counts where a breakpoint is enabled, which generated code does not run under. So it is
- * dropped here, unless somebody is about to look: an interrupt, or a caller who counts instructions.
+ * RF holds for one instruction, and then only counts where a breakpoint is enabled, which generated code does not run under but for a
+ * debugger's. So it is dropped here, unless somebody is about to look: that one, an interrupt, or a caller who counts instructions.
  */
 static bool may_drop_rf(const struct bt *bt)
 {
-    return !(bt->mode & BT_MODE_COUNTED) && !atomic_load_explicit(&bt->c.conf.port->pending, memory_order_relaxed);
+    return !(bt->mode & BT_MODE_COUNTED) && !bt->c.debugger.want &&
+           !atomic_load_explicit(&bt->c.conf.port->pending, memory_order_relaxed);
 }
 
 const uint8_t *light_iret(struct bt *bt)

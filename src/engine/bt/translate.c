@@ -1,5 +1,5 @@
 /*
- * From guest bytes to a block: decodes straight-line code up to an unconditional jump, the page's end or TRANSLATE_INSNS instructions; decides
+ * From guest bytes to a block: decodes straight-line code up to an unconditional jump, the page's end, a debugger's breakpoint or TRANSLATE_INSNS instructions; decides
  * for each how it is translated; finds out which flags are wanted where; then emits. Taken conditional jumps leave from the middle.
  *
  *     landing:    RIP is ours, else miss; is something due? -> poll
@@ -12,6 +12,7 @@
 #include <inttypes.h>
 
 #include "engine/bt/cache.h"
+#include "engine/interp/debugger.h"
 
 #define ALU_CMP 7
 
@@ -132,7 +133,7 @@ static bool decode(struct trans *t, const uint8_t *bytes, size_t left, unsigned 
         size_t avail = left - at < X86_INSN_MAX ? left - at : X86_INSN_MAX;
         enum x86_decode result = x86_decode(&in->xi, t->code64 ? 8 : 4, false, bytes + at, avail);
 
-        if (result == X86_DECODE_MORE)
+        if (result == X86_DECODE_MORE || (t->n && debugger_breaks_in(&t->bt->c, block->rip + at, 1)))
             break;
         in->bytes = bytes + at;
         in->rip = block->rip + at;

@@ -3,9 +3,20 @@
 
 #include "engine/interp/code.h"
 
+static bool slows(const struct interp *c, const struct engine_debug *want)
+{
+    if (!want || want->step)
+        return want;
+    for (unsigned i = 0; i < want->n_breakpoints; i++)
+        if (want->breakpoints[i].kinds != ENGINE_BREAK_EXEC || !c->hooks || !c->hooks->breaks)
+            return true;
+    return false;
+}
+
 void debugger_set(struct interp *c, struct engine_debug *want)
 {
     c->debugger.want = want;
+    c->debugger.slows = slows(c, want);
     c->debugger.met = NULL;
     c->debugger.moved = false;
 }
@@ -31,6 +42,11 @@ bool debugger_breaks(struct interp *c)
         return false;
     c->debugger.met = find(c, interp_linear_rip(c), 1, ENGINE_BREAK_EXEC);
     return c->debugger.met != NULL;
+}
+
+bool debugger_breaks_in(const struct interp *c, uint64_t lin, uint64_t len)
+{
+    return UNLIKELY(c->debugger.want != NULL) && find(c, lin, len, ENGINE_BREAK_EXEC);
 }
 
 uint64_t debugger_room(const struct interp *c, const struct code_block *block)

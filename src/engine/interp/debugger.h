@@ -1,8 +1,10 @@
 /*
- * What a debugger outside the guest wants of a vCPU (struct engine_debug): its breakpoints are looked up by linear address in
- * ATTN_STEP mode, pages it watches stay out of the TLB, and interp_attend() leaves run() between two instructions. Nothing is left in
- * guest memory or in the guest's debug registers; without a debugger, it costs a test where ATTN_STEP is derived and in the slow path of
- * memory accesses. With breakpoints alone, interp_step() runs what lies between them at once.
+ * What a debugger outside the guest wants of a vCPU (struct engine_debug): its breakpoints are looked up by linear address, pages it
+ * watches stay out of the TLB, and interp_attend() leaves run() between two instructions. Nothing is left in guest memory or in the
+ * guest's debug registers; without a debugger, it costs a test where ATTN_STEP is derived and in the slow path of memory accesses.
+ *
+ * That is done in ATTN_STEP mode, in which interp_step() runs what lies between breakpoints at once. An engine that embeds a struct interp may
+ * see to breakpoints itself (interp_hooks.breaks): it runs no stretch of code across one, and calls interp_attend() at each.
  *
  * Threads: the vCPU's own; debugger_set() while it is not in run().
  */
@@ -20,6 +22,12 @@ static inline bool debugger_active(const struct interp *c)
     return UNLIKELY(c->debugger.want != NULL) && (c->debugger.want->step || c->debugger.want->n_breakpoints);
 }
 
+/* It wants ATTN_STEP mode. */
+static inline bool debugger_slows(const struct interp *c)
+{
+    return UNLIKELY(c->debugger.want != NULL) && c->debugger.slows;
+}
+
 /* It wants one instruction only: interrupts wait. */
 static inline bool debugger_steps(const struct interp *c)
 {
@@ -34,6 +42,9 @@ static inline bool debugger_done(const struct interp *c)
 
 /* There is a breakpoint at c->st.rip to stop at. */
 bool debugger_breaks(struct interp *c);
+
+/* There is one at an address in [lin, lin + len), whether an instruction begins there or not. */
+bool debugger_breaks_in(const struct interp *c, uint64_t lin, uint64_t len);
 
 /* How many instructions of the block at c->st.rip come before a breakpoint behind its first: at least one. */
 uint64_t debugger_room(const struct interp *c, const struct code_block *block);

@@ -382,7 +382,7 @@ bool fault_steps(const struct interp *c)
 
 void fault_update_step(struct interp *c)
 {
-    if (fault_steps(c) || debugger_active(c))
+    if (fault_steps(c) || debugger_slows(c))
         c->attention |= ATTN_STEP;
     else
         c->attention &= ~(uint32_t)ATTN_STEP;

@@ -201,8 +201,9 @@ void interp_step(struct interp *c)
 void interp_block(struct interp *c, uint64_t limit)
 {
     struct code_block *block = code_find(c);
+    uint64_t n = UNLIKELY(debugger_active(c)) ? debugger_room(c, block) : block->n;
 
-    run_block(c, block, block->n <= limit ? block->n : limit);
+    run_block(c, block, n <= limit ? n : limit);
 }
 
 uint64_t interp_one(struct interp *c, uint64_t *counts)

@@ -89,6 +89,8 @@ struct interp_hooks {
     void (*x87_wanted)(struct interp *c, bool change);
     /* From any thread: c->code_request is set. */
     void (*requested)(struct interp *c);
+    /* It stops at a debugger's breakpoints by itself: see debugger.h. */
+    bool breaks;
 };
 
 struct interp {
@@ -146,6 +148,7 @@ struct interp {
     uint32_t debug_hit; /* DR6 bits of data and I/O breakpoints met, due after the instruction */
     struct {
         struct engine_debug *want;           /* NULL: no debugger */
+        bool slows;                          /* it asks for ATTN_STEP */
         const struct engine_breakpoint *met; /* watched and accessed by the current instruction, or the one just done */
         bool moved;                          /* an instruction or an event has been completed since debugger_set() */
     } debugger;

@@ -122,6 +122,11 @@ static void enter_long(struct guest *g)
 
 void guest_open(struct guest *g, enum guest_mode mode)
 {
+    guest_open_on(g, mode, &interp_engine);
+}
+
+void guest_open_on(struct guest *g, enum guest_mode mode, const struct engine_type *type)
+{
     struct err err;
     const struct x86_cpuid_conf cpuid = {.n_cpus = 1, .tsc_hz = 1000000000, .crystal_hz = 25000000, .phys_bits = 39};
     const struct engine_vcpu_conf conf = {.ram = &g->ram,
@@ -133,14 +138,15 @@ void guest_open(struct guest *g, enum guest_mode mode)
                                           .stats = &g->stats};
 
     memset(g, 0, sizeof(*g));
+    g->type = type;
     assert_int_equal(ram_open(&g->ram, GUEST_RAM, GUEST_RAM, &err), 0);
     bus_init(&g->pio, NULL);
     bus_init(&g->mmio, NULL);
     clock_init(&g->clock, NULL, 1000000000);
     x86_cpuid_init(&g->cpuid, &cpuid);
     g->port.apic_ops = &apic_ops;
-    assert_int_equal(interp_engine.open(&g->engine, &(struct engine_conf){.ram = &g->ram, .n_vcpus = 1}, &err), 0);
-    assert_int_equal(interp_engine.vcpu_open(g->engine, &conf, &g->vcpu, &err), 0);
+    assert_int_equal(type->open(&g->engine, &(struct engine_conf){.ram = &g->ram, .n_vcpus = 1}, &err), 0);
+    assert_int_equal(type->vcpu_open(g->engine, &conf, &g->vcpu, &err), 0);
 
     x86_state_reset(&g->st, true);
     build_handlers(g, mode);
@@ -167,8 +173,8 @@ void guest_open(struct guest *g, enum guest_mode mode)
 
 void guest_close(struct guest *g)
 {
-    interp_engine.vcpu_close(g->vcpu);
-    interp_engine.close(g->engine);
+    g->type->vcpu_close(g->vcpu);
+    g->type->close(g->engine);
     clock_fini(&g->clock);
     bus_fini(&g->mmio);
     bus_fini(&g->pio);
@@ -192,9 +198,9 @@ enum engine_exit guest_run(struct guest *g)
 {
     enum engine_exit exit;
 
-    interp_engine.set(g->vcpu, &g->st);
-    exit = interp_engine.run(g->vcpu, 10000);
-    interp_engine.get(g->vcpu, &g->st);
+    g->type->set(g->vcpu, &g->st);
+    exit = g->type->run(g->vcpu, 10000);
+    g->type->get(g->vcpu, &g->st);
     return exit;
 }
 

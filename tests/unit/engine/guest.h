@@ -1,5 +1,5 @@
 /*
- * A bare vCPU of the reference engine for tests: a little RAM, no device, descriptor tables for every mode, and handlers that push
+ * A bare vCPU, of the reference engine unless said otherwise, for tests: a little RAM, no device, descriptor tables for every mode, and handlers that push
  * their vector and halt. So each test is some guest code, and a look at where it halted.
  */
 #ifndef TESTS_UNIT_ENGINE_GUEST_H
@@ -54,6 +54,7 @@ struct guest {
     struct clock clock;
     struct x86_cpuid cpuid;
     struct engine_stats stats;
+    const struct engine_type *type;
     struct engine *engine;
     struct engine_vcpu *vcpu;
     struct x86_state st;
@@ -63,6 +64,7 @@ enum guest_mode { GUEST_REAL, GUEST_PROTECTED, GUEST_LONG };
 
 /* Ready to run at GUEST_CODE_AT in that mode, CPL 0, interrupts off; paging off but in GUEST_LONG. */
 void guest_open(struct guest *g, enum guest_mode mode);
+void guest_open_on(struct guest *g, enum guest_mode mode, const struct engine_type *type);
 void guest_close(struct guest *g);
 void guest_copy(struct guest *g, uint64_t gpa, const void *data, size_t len);
 uint8_t *guest_at(struct guest *g, uint64_t gpa);
