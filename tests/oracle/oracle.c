@@ -54,7 +54,7 @@ static unsigned compare_engine(struct oracle *o, const struct seq *seq, const st
         if (!n)
             continue;
         if (out) {
-            fprintf(out, "pass %u of %u:\n", pass + 1, GUEST_PASSES);
+            fprintf(out, "seed %" PRIu64 ", pass %u of %u:\n", seq->seed, pass + 1, GUEST_PASSES);
             compare_results(seq, job, &o->guest.out[pass], out);
         }
         return n;
@@ -165,7 +165,7 @@ static int batch(struct oracle *o, uint64_t seed, unsigned n)
         }
         if (o->native.runs[i].out.lost && !again(o, i))
             o->lost++;
-        else if (compare_engine(o, &o->seqs[i], &o->native.runs[i], NULL))
+        else if (compare_engine(o, &o->seqs[i], &o->native.runs[i], stdout)) /* at once: alone it may not differ */
             bad[n_bad++] = seed + i;
         else
             o->passed++;
