@@ -10,7 +10,6 @@
 #define ERROR_IDT 2u
 
 #define DR6_BD     (1u << 13)
-#define DR6_BS     (1u << 14)
 #define DR7_ENABLE 0xffu
 
 /* An event to deliver through the IDT. */
@@ -398,7 +397,7 @@ void fault_step_begin(struct interp *c)
     c->step_rf = st->rflags & X86_FLAG_RF;
     c->step_sti = st->sti_shadow;
     c->step_movss = st->movss_shadow;
-    if (c->debug_hit && !st->movss_shadow) { /* a trap still due: a task switch with the T flag */
+    if (c->debug_hit && !st->movss_shadow) { /* a trap still due: a task switch with the T flag, SYSRET */
         uint64_t dr6 = c->debug_hit;
         c->debug_hit = 0;
         interp_raise_debug(c, dr6);

@@ -13,6 +13,8 @@
 
 #include "engine/interp/interp.h"
 
+#define DR6_BS (1u << 14) /* the trap of a single step (SDM Vol. 3B 18.2.3) */
+
 /* Delivers what interp_raise*() left, with whatever faults that leads to. */
 bool fault_deliver(struct interp *c) MUST_CHECK;
 

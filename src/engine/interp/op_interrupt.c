@@ -202,6 +202,10 @@ static void op_sysret(struct interp *c, const struct insn *in)
         interp_raise_error(c, X86_GP, 0);
     st->rip = wide ? st->gpr[X86_RCX] : (uint32_t)st->gpr[X86_RCX];
     st->rflags = (st->gpr[X86_R11] & SYSTEM_SYSRET_FLAGS) | X86_FLAG_FIXED;
+    /* Unlike IRET's and POPF's, its trap is that of the TF which it loads: it comes in front of the first instruction there. */
+    c->step_tf = false;
+    if (st->rflags & X86_FLAG_TF)
+        c->debug_hit |= DR6_BS;
     system_flat_segments(&c->st, (uint16_t)(sel + (wide ? 16 : 0)) | 3, (uint16_t)(sel + 8) | 3, 3, wide);
     entered(c);
 }
