@@ -225,6 +225,40 @@ static void compare_x87(struct report *report, const struct seq_state *a, const 
     }
 }
 
+/* Between two iterations of a string instruction a trap has RF set for Intel (SDM Vol. 3B 18.3.1.1), not for AMD. */
+static uint64_t step_flags(const struct seq *seq, uint64_t rip)
+{
+    return ~(uint64_t)(end_of(seq, rip).undefined | X86_FLAG_RF);
+}
+
+/*
+ * The first step that differs, if any. may_split: the instruction that faults is a gather, which may trap first, behind the elements that it has
+ * (SDM Vol. 2C VGATHERDPS).
+ */
+static void compare_steps(struct report *report, const struct seq *seq, const struct seq_result *native,
+                          const struct seq_result *engine, uint64_t gpr_mask, bool may_split)
+{
+    char name[32];
+
+    for (unsigned i = 0; i < native->n_steps && i < engine->n_steps && !report->n; i++) {
+        const struct seq_step *a = &native->step[i], *b = &engine->step[i];
+        if (!memcmp(a, b, sizeof(*a)))
+            continue;
+        uint64_t mask = step_flags(seq, a->rip);
+        snprintf(name, sizeof(name), "step %u: rip", i);
+        check(report, name, a->rip, b->rip);
+        check(report, "  rflags", a->rflags & mask, b->rflags & mask);
+        for (unsigned r = 0; r < X86_N_GPR; r++) {
+            snprintf(name, sizeof(name), "  gpr %u", r);
+            check(report, name, a->gpr[r] & gpr_mask, b->gpr[r] & gpr_mask);
+        }
+        if (report->n && report->out)
+            fprintf(report->out, "  behind step %u, at %" PRIx64 "\n", i, native->step[i ? i - 1 : 0].rip);
+    }
+    if (!may_split || native->n_steps != engine->n_steps + 1)
+        check(report, "steps", native->n_steps, engine->n_steps);
+}
+
 /* Of a byte of the sandbox's memory. */
 static uint32_t address_of(uint32_t i)
 {
@@ -268,6 +302,10 @@ unsigned compare_results(const struct seq *seq, const struct seq_run *native, co
         spread_signs(a->ymm[quirks.mask_reg], quirks.mask_element);
         spread_signs(b->ymm[quirks.mask_reg], quirks.mask_element);
     }
+    /* Upper halves after 32-bit code are undefined (SDM Vol. 1 3.4.1.1). */
+    uint64_t gpr_mask = seq->compat ? UINT32_MAX : UINT64_MAX;
+    if (native->single_step)
+        compare_steps(&report, seq, &native->out, engine, gpr_mask, quirks.mask_reg >= 0);
     check(&report, "rip", a->rip, b->rip);
     if (!is_ac_or_pf(a, b) && !is_short_ud(native, a, b)) {
         check(&report, "vector", a->vector, b->vector);
@@ -275,10 +313,8 @@ unsigned compare_results(const struct seq *seq, const struct seq_run *native, co
         check(&report, "cr2", a->cr2 & quirks.cr2_mask, b->cr2 & quirks.cr2_mask);
     }
     struct end end = end_of(seq, a->rip);
-    uint32_t mask = ~end.undefined;
+    uint64_t mask = native->single_step && a->vector == X86_DB ? step_flags(seq, a->rip) : ~(uint64_t)end.undefined;
     check(&report, "rflags", a->rflags & mask, b->rflags & mask);
-    /* Upper halves after 32-bit code are undefined (SDM Vol. 1 3.4.1.1). */
-    uint64_t gpr_mask = seq->compat ? UINT32_MAX : UINT64_MAX;
     for (unsigned i = 0; i < X86_N_GPR; i++)
         check(&report, gpr[i], a->gpr[i] & gpr_mask, b->gpr[i] & gpr_mask);
     check(&report, "mxcsr", a->mxcsr, b->mxcsr);

@@ -20,6 +20,8 @@
 #define STACK     0x60000
 #define VARS      0x70000
 
+#define DR6_BS (UINT64_C(1) << 14) /* single step */
+
 /* Linux's selectors, so that reading them natively gives the same. */
 #define SEL_KERNEL_CS 0x10
 #define SEL_USER_CS32 0x23
@@ -140,18 +142,25 @@ static void restore_memory(struct guest *guest)
     memcpy(host(guest, VARS), run->mem_in + SEQ_DATA_SIZE + SEQ_STACK_SIZE, SEQ_VARS_SIZE);
 }
 
-static void load_state(struct guest *guest, const struct seq_state *in, bool compat)
+static void load_state(struct guest *guest)
 {
+    const struct seq_run *run = guest->run;
+    const struct seq_state *in = &run->in;
+    struct seq_result *out = &guest->out[guest->pass];
     uint8_t *image = host(guest, IMAGE), *fx = image + GUEST_IN_XSAVE;
+    uint64_t rflags = in->rflags | (run->single_step ? X86_FLAG_TF : 0);
 
     memcpy(image + GUEST_IN, in->gpr, sizeof(in->gpr));
     store_le64(image + GUEST_IN_RIP, in->rip);
-    store_le64(image + GUEST_IN_RIP + 8, compat ? SEL_USER_CS32 : SEL_USER_CS);
-    store_le64(image + GUEST_IN_RIP + 16, in->rflags);
+    store_le64(image + GUEST_IN_RIP + 8, run->compat ? SEL_USER_CS32 : SEL_USER_CS);
+    store_le64(image + GUEST_IN_RIP + 16, rflags);
     store_le64(image + GUEST_IN_RIP + 24, in->gpr[X86_RSP]);
     store_le64(image + GUEST_IN_RIP + 32, SEL_USER_DS);
-    store_le64(image + GUEST_IN_DS, compat ? SEL_USER_DS : 0);
+    store_le64(image + GUEST_IN_DS, run->compat ? SEL_USER_DS : 0);
     seq_to_xsave(in, fx);
+    out->n_steps = 1;
+    out->step[0] = (struct seq_step){.rip = in->rip, .rflags = rflags};
+    memcpy(out->step[0].gpr, in->gpr, sizeof(in->gpr));
 }
 
 /* What the kernel has saved (the frame: SDM Vol. 3A 6.14.2). */
@@ -174,15 +183,43 @@ static void save(struct guest *guest, struct seq_result *out)
     out->lost = false;
 }
 
-/* The kernel's port: a pass has ended. */
+/* Whether what the kernel has saved is the trap of a single step behind which the sequence goes on; if so it begins there. */
+static bool is_step(struct guest *guest)
+{
+    uint8_t *image = host(guest, IMAGE), *frame = image + GUEST_OUT_FRAME;
+
+    if (!guest->run->single_step || guest->pass == GUEST_PASSES || load_le64(frame) != X86_DB ||
+        !(load_le64(image + GUEST_OUT_DR6) & DR6_BS))
+        return false;
+    struct seq_result *out = &guest->out[guest->pass];
+    if (out->n_steps == SEQ_MAX_STEPS)
+        return false;
+    struct seq_step *step = &out->step[out->n_steps++];
+    step->rip = load_le64(frame + 16);
+    step->rflags = load_le64(frame + 32);
+    memcpy(step->gpr, image + GUEST_OUT, sizeof(step->gpr));
+    step->gpr[X86_RSP] = load_le64(frame + 40);
+
+    memcpy(image + GUEST_IN, step->gpr, sizeof(step->gpr));
+    store_le64(image + GUEST_IN_RIP, step->rip);
+    store_le64(image + GUEST_IN_RIP + 16, step->rflags | X86_FLAG_TF);
+    store_le64(image + GUEST_IN_RIP + 24, step->gpr[X86_RSP]);
+    memcpy(image + GUEST_IN_XSAVE, image + GUEST_OUT_XSAVE, GUEST_XSAVE_SIZE);
+    return true;
+}
+
+/* The kernel's port: a pass has ended, or a step of it. */
 static uint64_t pass_ended(void *opaque, unsigned region, uint64_t off, unsigned len)
 {
     struct guest *guest = opaque;
     bool by_cr3 = guest->run->in.gpr[X86_RAX] & 1;
 
+    if (is_step(guest))
+        return GUEST_AGAIN;
     if (guest->warming) {
         guest->warming = false;
         restore_memory(guest);
+        load_state(guest);
         set_pages(guest, guest->run->pages);
         return by_cr3 ? GUEST_MOV_CR3 : GUEST_INVLPG;
     }
@@ -192,6 +229,7 @@ static uint64_t pass_ended(void *opaque, unsigned region, uint64_t off, unsigned
     if (guest->pass == GUEST_PASSES)
         return GUEST_END;
     restore_memory(guest);
+    load_state(guest);
     /* The last one finds its code translated, but not its data. */
     if (guest->pass + 1 < GUEST_PASSES)
         return GUEST_AGAIN;
@@ -233,7 +271,7 @@ void guest_run(struct guest *guest, const struct seq_run *run)
         guest->out[i].lost = true;
     restore_memory(guest);
     set_pages(guest, NULL);
-    load_state(guest, &run->in, run->compat);
+    load_state(guest);
     guest->box.type->set(guest->box.vcpu, &guest->start);
     (void)box_run(&guest->box, 0, MAX_MS);
 }

@@ -47,6 +47,10 @@ on_exception:
         .endr
         mov     %cr2, %rax
         mov     %rax, image + GUEST_OUT_CR2(%rip)
+        mov     %dr6, %rax
+        mov     %rax, image + GUEST_OUT_DR6(%rip)
+        xor     %eax, %eax
+        mov     %rax, %dr6
         mov     $7, %eax
         xor     %edx, %edx
         xsave64 image + GUEST_OUT_XSAVE(%rip)

@@ -33,16 +33,22 @@ static void *map_fixed(uint64_t addr, size_t len, int prot)
 
 /* ---- the child ---- */
 
-/* The state at the fault, from the signal's frame (the kernel wrote an XSAVE area there), into the job. */
-static void save_state(struct seq_state *out, const ucontext_t *uc, const siginfo_t *info)
+static void save_gpr(uint64_t gpr[X86_N_GPR], const greg_t *gregs)
 {
     static const int order[X86_N_GPR] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                          REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+    for (unsigned i = 0; i < X86_N_GPR; i++)
+        gpr[i] = (uint64_t)gregs[order[i]];
+}
+
+/* The state at the fault, from the signal's frame (the kernel wrote an XSAVE area there), into the job. */
+static void save_state(struct seq_state *out, const ucontext_t *uc, const siginfo_t *info)
+{
     const greg_t *gregs = uc->uc_mcontext.gregs;
     const uint8_t *fx = (const uint8_t *)uc->uc_mcontext.fpregs;
 
-    for (unsigned i = 0; i < X86_N_GPR; i++)
-        out->gpr[i] = (uint64_t)gregs[order[i]];
+    save_gpr(out->gpr, gregs);
     out->rip = (uint64_t)gregs[REG_RIP];
     out->rflags = (uint64_t)gregs[REG_EFL];
     out->vector = (uint32_t)gregs[REG_TRAPNO];
@@ -54,11 +60,38 @@ static void save_state(struct seq_state *out, const ucontext_t *uc, const siginf
 /* Where the job in hand lies is told by the control page: the handler has no other way to know. */
 #define CURRENT_RUN (*(struct seq_run **)(uintptr_t)(NATIVE_CTL + 0x100))
 
+/* Whether it is the trap of a single step behind which the sequence goes on; if so all is made ready for that. */
+static bool is_step(struct seq_run *run, ucontext_t *uc, const siginfo_t *info)
+{
+    struct seq_result *out = &run->out;
+    greg_t *gregs = uc->uc_mcontext.gregs;
+    uint64_t rip = (uint64_t)gregs[REG_RIP];
+
+    if (!run->single_step || gregs[REG_TRAPNO] != X86_DB || info->si_code != TRAP_TRACE)
+        return false;
+    if (out->n_steps || rip == run->in.rip) { /* else it is on its way there */
+        if (out->n_steps == SEQ_MAX_STEPS)
+            return false;
+        struct seq_step *step = &out->step[out->n_steps++];
+        *step = (struct seq_step){.rip = rip, .rflags = (uint64_t)gregs[REG_EFL]};
+        save_gpr(step->gpr, gregs);
+    }
+    gregs[REG_EFL] |= X86_FLAG_TF;
+    *(uint64_t *)(uintptr_t)NATIVE_CTL_BACK_FS = SEQ_FS_BASE;
+    *(uint64_t *)(uintptr_t)NATIVE_CTL_BACK_RFLAGS =
+        X86_FLAG_FIXED | ((uint64_t)gregs[REG_EFL] & (X86_FLAG_ID | X86_FLAG_NT));
+    return true;
+}
+
 void native_fault(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
     uint8_t *fx = (uint8_t *)uc->uc_mcontext.fpregs;
 
+    if (is_step(CURRENT_RUN, uc, info))
+        return;
+    *(uint64_t *)(uintptr_t)NATIVE_CTL_BACK_FS = *(uint64_t *)(uintptr_t)NATIVE_CTL_HOST_FS;
+    *(uint64_t *)(uintptr_t)NATIVE_CTL_BACK_RFLAGS = X86_FLAG_FIXED;
     save_state(&CURRENT_RUN->out.state, uc, info);
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)native_leave;
     uc->uc_mcontext.gregs[REG_RSP] = *(greg_t *)(uintptr_t)NATIVE_CTL_HOST;
@@ -68,15 +101,16 @@ void native_fault(int sig, siginfo_t *info, void *context)
     store_le64(fx + SEQ_XSAVE_HEADER, 0); /* everything in its initial state */
 }
 
-static void load_state(const struct seq_state *in, bool compat)
+static void load_state(const struct seq_run *run)
 {
+    const struct seq_state *in = &run->in;
     uint8_t *fx = (uint8_t *)(uintptr_t)NATIVE_CTL_XSAVE;
 
     memcpy((void *)(uintptr_t)NATIVE_CTL_GPR, in->gpr, sizeof(in->gpr));
     *(uint32_t *)(uintptr_t)NATIVE_CTL_FAR = (uint32_t)in->rip;
-    *(uint16_t *)(uintptr_t)(NATIVE_CTL_FAR + 4) = compat ? USER_CS32 : USER_CS;
-    *(uint16_t *)(uintptr_t)NATIVE_CTL_DS = compat ? USER_DS : 0;
-    *(uint64_t *)(uintptr_t)NATIVE_CTL_RFLAGS = in->rflags;
+    *(uint16_t *)(uintptr_t)(NATIVE_CTL_FAR + 4) = run->compat ? USER_CS32 : USER_CS;
+    *(uint16_t *)(uintptr_t)NATIVE_CTL_DS = run->compat ? USER_DS : 0;
+    *(uint64_t *)(uintptr_t)NATIVE_CTL_RFLAGS = in->rflags | (run->single_step ? X86_FLAG_TF : 0);
     seq_to_xsave(in, fx);
 }
 
@@ -107,7 +141,8 @@ static void run_one(struct seq_run *run)
     memcpy(stack, run->mem_in + SEQ_DATA_SIZE, SEQ_STACK_SIZE);
     memcpy(vars, run->mem_in + SEQ_DATA_SIZE + SEQ_STACK_SIZE, SEQ_VARS_SIZE);
     CURRENT_RUN = run;
-    load_state(&run->in, run->compat);
+    out->n_steps = 0;
+    load_state(run);
     protect(run->pages, false);
     native_enter();
     protect(run->pages, true);

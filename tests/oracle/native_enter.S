@@ -66,7 +66,14 @@ native_on_signal:
         popfq
         mov     NATIVE_CTL_HOST_FS, %rax
         wrfsbase %rax
-        jmp     native_fault
+        sub     $8, %rsp
+        call    native_fault
+        add     $8, %rsp
+        mov     NATIVE_CTL_BACK_FS, %rax
+        wrfsbase %rax
+        pushq   NATIVE_CTL_BACK_RFLAGS
+        popfq
+        ret
         .size   native_on_signal, . - native_on_signal
 
         .section .note.GNU-stack, "", @progbits

@@ -1,11 +1,11 @@
 /*
  * oracle - random user-mode instruction sequences on the host's CPU and on an engine, compared.
  *
- *   oracle [--count N] [--seed S] [--engine NAME] [--self] [--keep-going] [--print]
+ *   oracle [--count N] [--seed S] [--engine NAME] [--single-step] [--self] [--keep-going] [--print]
  *
  * Sequence i of a run has seed S + i, so `--seed X --count 1` repeats one. Natively it runs once; on the engine several times, and each
  * must end like the host (guest.h). On a difference it is made as small as it still differs,
- * and printed. --self compares the host with itself: what the generator must pass before it may judge an engine.
+ * and printed. --single-step sets TF, and compares registers behind each instruction too. --self compares the host with itself: what the generator must pass before it may judge an engine.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -24,13 +24,19 @@
 struct oracle {
     uint64_t count, seed;
     const char *engine;
-    bool self, keep_going, print;
+    bool single_step, self, keep_going, print;
     struct forms forms[2];       /* of 64-bit and of 32-bit code */
     struct native native, other; /* other: the second host under --self */
     struct guest guest;
     struct seq seqs[NATIVE_BATCH];
     uint64_t passed, failed, lost; /* lost: the host did not come back, so there is nothing to compare with */
 };
+
+static void generate(struct oracle *o, uint64_t seed, unsigned i)
+{
+    gen_sequence(o->forms, seed, &o->seqs[i], &o->native.runs[i]);
+    o->native.runs[i].single_step = o->single_step;
+}
 
 /* The job once more on the host: what of it differs from its `out`. */
 static unsigned compare_self(struct oracle *o, const struct seq *seq, const struct seq_run *job, FILE *out)
@@ -121,7 +127,7 @@ static void report(struct oracle *o, uint64_t seed)
     struct seq *seq = &o->seqs[0];
 
     printf("\nseed %" PRIu64 " differs", seed);
-    gen_sequence(o->forms, seed, seq, &o->native.runs[0]);
+    generate(o, seed, 0);
     unsigned before = seq->n;
     if (!try(o, seq, NULL)) {
         printf(", but not when it is run alone\n");
@@ -154,7 +160,7 @@ static int batch(struct oracle *o, uint64_t seed, unsigned n)
     unsigned n_bad = 0;
 
     for (unsigned i = 0; i < n; i++)
-        gen_sequence(o->forms, seed + i, &o->seqs[i], &o->native.runs[i]);
+        generate(o, seed + i, i);
     if (native_start(&o->native, n) || native_wait(&o->native, n))
         return -EPIPE;
     for (unsigned i = 0; i < n; i++) {
@@ -221,19 +227,18 @@ static bool parse_number(const char *text, uint64_t *val)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: oracle [--count N] [--seed S] [--engine NAME] [--self] [--keep-going] [--print]\n");
+    fprintf(stderr,
+            "usage: oracle [--count N] [--seed S] [--engine NAME] [--single-step] [--self] [--keep-going] [--print]\n");
     return 2;
 }
 
 static int parse(struct oracle *o, int argc, char **argv)
 {
-    static const struct option options[] = {{"count", required_argument, NULL, 'c'},
-                                            {"seed", required_argument, NULL, 's'},
-                                            {"engine", required_argument, NULL, 'e'},
-                                            {"self", no_argument, NULL, 'S'},
-                                            {"keep-going", no_argument, NULL, 'k'},
-                                            {"print", no_argument, NULL, 'p'},
-                                            {0}};
+    static const struct option options[] = {
+        {"count", required_argument, NULL, 'c'},  {"seed", required_argument, NULL, 's'},
+        {"engine", required_argument, NULL, 'e'}, {"single-step", no_argument, NULL, 't'},
+        {"self", no_argument, NULL, 'S'},         {"keep-going", no_argument, NULL, 'k'},
+        {"print", no_argument, NULL, 'p'},        {0}};
     int opt;
 
     while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -243,6 +248,8 @@ static int parse(struct oracle *o, int argc, char **argv)
             continue;
         if (opt == 'e')
             o->engine = optarg;
+        else if (opt == 't')
+            o->single_step = true;
         else if (opt == 'S')
             o->self = true;
         else if (opt == 'k')

@@ -65,10 +65,19 @@ struct seq_state {
     uint64_t cr2; /* #PF only */
 };
 
+/* What a program sees between two instructions. */
+struct seq_step {
+    uint64_t rip, rflags, gpr[X86_N_GPR];
+};
+
+#define SEQ_MAX_STEPS 256
+
 /* What a run leaves. */
 struct seq_result {
     struct seq_state state;
     uint8_t mem[SEQ_MEM_SIZE];
+    struct seq_step step[SEQ_MAX_STEPS]; /* single-stepped: the start, then each trap */
+    unsigned n_steps;
     bool lost; /* the runner died or ran away */
 };
 
@@ -79,6 +88,8 @@ struct seq_run {
     uint8_t mem_in[SEQ_MEM_SIZE];
     uint8_t pages[SEQ_N_PAGES]; /* enum seq_page_state */
     bool compat;
+    bool
+        single_step; /* TF is set from the start and again behind each trap; the one that finds no room in `step` is the end */
     struct seq_result out;
 };
 
