@@ -5,12 +5,9 @@
 
 static bool slows(const struct interp *c, const struct engine_debug *want)
 {
-    if (!want || want->step)
-        return want;
-    for (unsigned i = 0; i < want->n_breakpoints; i++)
-        if (want->breakpoints[i].kinds != ENGINE_BREAK_EXEC || !c->hooks || !c->hooks->breaks)
-            return true;
-    return false;
+    bool breaks = c->hooks && c->hooks->breaks;
+
+    return want && (want->step || (want->n_breakpoints && !breaks));
 }
 
 void debugger_set(struct interp *c, struct engine_debug *want)
@@ -74,7 +71,10 @@ void debugger_access(struct interp *c, uint64_t lin, unsigned len, bool write)
     if (c->debugger.met)
         return;
     c->debugger.met = find(c, lin, len, write ? ENGINE_BREAK_WRITE : ENGINE_BREAK_READ);
-    if (c->debugger.met && c->cur)
+    if (!c->debugger.met)
+        return;
+    c->attention |= ATTN_RECHECK;
+    if (c->cur)
         code_stop(c);
 }
 

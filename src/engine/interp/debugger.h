@@ -4,7 +4,8 @@
  * guest's debug registers; without a debugger, it costs a test where ATTN_STEP is derived and in the slow path of memory accesses.
  *
  * That is done in ATTN_STEP mode, in which interp_step() runs what lies between breakpoints at once. An engine that embeds a struct interp may
- * see to breakpoints itself (interp_hooks.breaks): it runs no stretch of code across one, and calls interp_attend() at each.
+ * do without (interp_hooks.breaks): it runs no stretch of code across a breakpoint, calls interp_attend() at each, and leaves accesses that miss
+ * the TLB to the interpreter.
  *
  * Threads: the vCPU's own; debugger_set() while it is not in run().
  */

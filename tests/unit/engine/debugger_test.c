@@ -392,6 +392,54 @@ static void breakpoints_on_every_instruction(void **state)
     guest_close(&d.g);
 }
 
+/* Stores that share one check, a pop, and a string instruction: 8 bytes apart, so that each watch is one's alone. */
+GUEST_CODE(store_loop, 64,
+           "1: mov $1000, %ecx\n"
+           "mov $0x30000, %ebx\n"
+           "2: mov %ecx, (%rbx)\n"
+           "mov %ecx, 8(%rbx)\n"
+           "addl $1, 16(%rbx)\n"
+           "lea 24(%rbx), %rdi\n"
+           "stosb\n"
+           "movq 32(%rbx), %xmm0\n"
+           "call 3f\n"
+           "dec %ecx\n"
+           "jnz 2b\n"
+           "hlt\n"
+           "jmp 1b\n"
+           "3: ret\n");
+
+/* What a loop that has been running accesses is seen each time, directly behind the instruction. */
+static void watchpoint_in_code_that_runs(void **state)
+{
+    static const struct {
+        uint64_t addr;
+        unsigned kinds, behind;
+    } cases[] = {
+        {0x30000, ENGINE_BREAK_WRITE, 12}, {0x30008, ENGINE_BREAK_WRITE, 15}, {0x30010, ENGINE_BREAK_WRITE, 19},
+        {0x30018, ENGINE_BREAK_WRITE, 24}, {0x30020, ENGINE_BREAK_READ, 29},  {GUEST_STACK - 8, ENGINE_BREAK_READ, 34},
+    };
+    struct debugged d;
+
+    load(&d, *state, GUEST_LONG, store_loop_start, store_loop_end);
+    d.g.st.cr4 |= X86_CR4_OSFXSR;
+    assert_int_equal(go_on(&d), ENGINE_HALT);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        d.breakpoints[0] = (struct engine_breakpoint){.addr = cases[i].addr, .len = 4, .kinds = cases[i].kinds};
+        for (unsigned times = 0; times < 3; times++) {
+            want(&d, false, 1);
+            assert_int_equal(go_on(&d), ENGINE_DEBUG);
+            assert_ptr_equal(d.debug.hit, &d.breakpoints[0]);
+            assert_int_equal(d.g.st.rip, GUEST_CODE_AT + cases[i].behind);
+            assert_int_equal(d.g.st.gpr[X86_RCX], ROUNDS - times);
+        }
+        want(&d, false, 0);
+        assert_int_equal(go_on(&d), ENGINE_HALT);
+    }
+    assert_int_equal(load_le32(guest_at(&d.g, 0x30010)), 7 * ROUNDS);
+    guest_close(&d.g);
+}
+
 GUEST_CODE(user_loop, 64, "1: inc %rax\nlea (%rax, %rax), %rdx\ndec %rcx\njnz 1b\nint $0x80\n");
 
 static enum engine_exit run_at(struct debugged *d, const struct x86_state *start, uint64_t lin)
@@ -457,6 +505,7 @@ int main(void)
         ON_EACH(breakpoint_in_code_that_runs),
         ON_EACH(breakpoints_on_every_instruction),
         ON_EACH(breakpoint_at_one_of_two_addresses),
+        ON_EACH(watchpoint_in_code_that_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
