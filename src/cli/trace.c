@@ -120,6 +120,16 @@ static void on_interrupt(void *opaque, unsigned vcpu, unsigned vector, uint64_t 
     pthread_mutex_unlock(&trace->lock);
 }
 
+/* Standard error has it already. */
+static void on_failure(void *opaque, const char *lines)
+{
+    struct trace *trace = opaque;
+
+    pthread_mutex_lock(&trace->lock);
+    fputs(lines, trace->out);
+    pthread_mutex_unlock(&trace->lock);
+}
+
 /* ---- life ---- */
 
 int trace_open(struct trace *trace, unsigned bits, const char *path, bool perf_map, struct err *err)
@@ -145,6 +155,7 @@ int trace_open(struct trace *trace, unsigned bits, const char *path, bool perf_m
         trace->hooks.code = on_code_map_only;
     trace->hooks.exit = bits & TRACE_EXITS ? on_exit : NULL;
     trace->hooks.interrupt = bits & TRACE_IRQ ? on_interrupt : NULL;
+    trace->hooks.failure = bits && path ? on_failure : NULL;
     return 0;
 }
 

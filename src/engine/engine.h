@@ -168,6 +168,8 @@ struct engine_trace {
     void (*exit)(void *opaque, unsigned vcpu, enum engine_exit_reason reason, uint64_t rip, uint64_t detail);
     /* Before the instruction at `rip` an interrupt or NMI came, and has led to `handler`. Or NULL. */
     void (*interrupt)(void *opaque, unsigned vcpu, unsigned vector, uint64_t rip, uint64_t handler);
+    /* The engine fails: the lines that it has also logged. Or NULL. */
+    void (*failure)(void *opaque, const char *lines);
 };
 
 /* What the vCPUs of a VM share. */

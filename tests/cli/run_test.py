@@ -106,7 +106,8 @@ class OnTerminal(harness.Case):
 
     def test_translator_fails(self):
         """Translated code that traps on the host: status 1, and a report whose lines a raw terminal shows as such."""
-        terminal = self.start("count", "--engine", "bt")
+        trace = self.dir / "trace"
+        terminal = self.start("count", "--engine", "bt", "--trace", "exits", "--trace-file", trace)
         fds = Path(f"/proc/{terminal.process.pid}/fd")
         ram = os.open(next(fd for fd in fds.iterdir() if "memfd:guest-ram" in os.readlink(fd)), os.O_RDWR)
         terminal.until(lambda: int.from_bytes(os.pread(ram, 4, 0x200000), "little") > 1000, "the guest counts")
@@ -121,6 +122,9 @@ class OnTerminal(harness.Case):
         self.assertRegex(report[1], r"\n +1\w{5}  inc \[0x00200000\]\r\n")
         self.assertEqual(len([line for line in report[1].splitlines() if line.startswith("=>")]), 1)
         self.assertNotRegex(report[1], r"[^\r]\n")
+        traced = trace.read_text().partition("vireo: ")
+        self.assertRegex(traced[0], r"cpu 0 exit pio_out 0x3f8 at [^\n]*\n$")
+        self.assertTrue(traced[2].endswith(report[0].replace("\r", "")))
 
     def test_keys(self):
         """Ctrl-A; everything else, Ctrl-C among it, is the guest's."""

@@ -123,10 +123,14 @@ static bool begin(struct listing *t, const struct bt *bt, const char *what)
     return true;
 }
 
-static void end(struct listing *t, int sig)
+static void end(struct listing *t, const struct bt *bt, int sig)
 {
+    const struct engine_trace *trace = bt->c.engine->trace;
+
     put_end(t, sig);
     log_text(t->buf);
+    if (trace && trace->failure)
+        trace->failure(trace->opaque, t->buf);
     free(t->buf);
 }
 
@@ -138,7 +142,7 @@ void bug_trapped(struct bt *bt)
     trap_describe(bt, what, sizeof(what));
     if (begin(&t, bt, what)) {
         put_trap(&t, bt);
-        end(&t, bt->trap.sig);
+        end(&t, bt, bt->trap.sig);
     }
     fail(bt);
 }
@@ -154,7 +158,7 @@ void bug_found(struct bt *bt, const struct bt_block *block, const char *fmt, ...
     va_end(ap);
     if (begin(&t, bt, what)) {
         put_state(&t, bt, block);
-        end(&t, 0);
+        end(&t, bt, 0);
     }
     fail(bt);
 }
