@@ -427,8 +427,11 @@ struct code_block *code_find(struct interp *c)
     struct code_block *block;
 
     c->cur = NULL;
-    if (UNLIKELY(!limit_left(c)))
-        interp_raise_error(c, X86_GP, 0);
+    if (UNLIKELY(!limit_left(c))) {
+        c->st.rip = (uint32_t)c->st.rip; /* EIP has 32 bits: 0 comes behind the last byte of 4 GiB */
+        if (!limit_left(c))
+            interp_raise_error(c, X86_GP, 0);
+    }
     const uint8_t *host = mmu_fetch(c, lin, &gpa);
     if (UNLIKELY(!host))
         return single(c, lin);
