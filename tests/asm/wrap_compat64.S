@@ -3,7 +3,7 @@
  * base is added, linear ones to 32 bits (SDM Vol. 1 3.3.7.1). The last page below 4 GiB, the first page, and the one above 4 GiB, which only
  * 64-bit code may reach, have different contents.
  */
-//= mem32[0x500]=0 mem32[0x504]=432 mem32[0x508]=0 mem64[0x510]=0 mem64[0x518]=0
+//= mem32[0x500]=0 mem32[0x504]=435 mem32[0x508]=0 mem64[0x510]=0 mem64[0x518]=0
 #include "long64.inc"
 
 #define FAILED     0x500
@@ -425,6 +425,12 @@ flow:   mov     $0xfffffff0, %edi
         IS(%eax, $0x11000022)
         call    *%ebx
         IS(%eax, $0x11000022)
+        movw    $0x40cd, 14(%edi)       # an interrupt, which comes back to 0
+        movl    $0x0000c340, 0
+        lea     14(%edi), %ebx
+        xor     %eax, %eax
+        call    *%ebx
+        IS(%eax, $0x101)
         ret
 one:    mov     $0x77, %eax
         ret
@@ -556,7 +562,14 @@ prefixed:
 1:      WAS(%rax, 1)
         ret
 
+on_int: add     $0x100, %eax
+        iretq
+
 test:
+        mov     $on_int, %eax
+        mov     %ax, IDT + 16 * 0x40
+        movw    $SEL_CODE64, IDT + 16 * 0x40 + 2
+        movl    $0x8e00, IDT + 16 * 0x40 + 4
         movq    $PD_LAST + 7, PDPT + 24
         movq    $PT_LAST + 7, PD_LAST + 511 * 8
         movq    $LAST + 7, PT_LAST + 511 * 8

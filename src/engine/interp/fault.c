@@ -209,7 +209,7 @@ static void deliver_gate(struct interp *c, const struct event *ev, const struct 
     }
     val[n++] = flags;
     val[n++] = st->seg[X86_CS].sel;
-    val[n++] = ev->rip;
+    val[n++] = c->code_size == 8 ? ev->rip : (uint32_t)ev->rip; /* behind 4 GiB comes 0 */
     if (ev->has_error)
         val[n++] = ev->error;
     if (g->size == 8 ? !seg_canonical(g->offset) : g->offset > cs.limit)
