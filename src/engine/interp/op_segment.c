@@ -191,17 +191,17 @@ static void op_verw(struct interp *c, const struct insn *in)
                   (d.attr & (X86_SEG_S | X86_SEG_CODE | X86_SEG_WRITE)) == (X86_SEG_S | X86_SEG_WRITE));
 }
 
+/* An operand that stays as it is may be in a segment or a page that cannot be written, as on processors. */
 static void op_arpl(struct interp *c, const struct insn *in)
 {
-    uint64_t lin = in->vvvv ? insn_lin(c, in, 2, true) : 0;
-    uint16_t dst = in->vvvv ? mmu_load16(c, lin) : *(const uint16_t *)interp_reg(c, in->rm);
+    uint16_t dst = in->vvvv ? mmu_load16(c, insn_lin(c, in, 2, false)) : *(const uint16_t *)interp_reg(c, in->rm);
     uint16_t src = *(const uint16_t *)interp_reg(c, in->reg);
     bool adjust = (dst & 3) < (src & 3);
 
     if (adjust) {
         dst = (uint16_t)((dst & ~3u) | (src & 3u));
         if (in->vvvv)
-            mmu_store16(c, lin, dst);
+            mmu_store16(c, insn_lin(c, in, 2, true), dst);
         else
             *(uint16_t *)interp_reg(c, in->rm) = dst;
     }
