@@ -1,5 +1,6 @@
-/* CALL to a 16-bit TSS and IRET back: 16-bit registers and frame, FS and GS null, the old task whole again */
-//= rax=0x11111111 rbx=0x22222222 rcx=0x4000 rdx=0x40 rsi=0x8765 rdi=0 rbp=0x83 fs=0x10 tr=0x40 n_exc=0
+/* CALL to a 16-bit TSS and IRET back: 16-bit registers and frame, ones above them, FS and GS null, the old task whole again */
+//- qemu: TCG keeps the old task's upper words
+//= rax=0x11111111 rbx=0x22222222 rcx=0x4000 rdx=0x40 rsi=0xffff8765 rdi=0 rbp=0x83 fs=0x10 tr=0x40 n_exc=0
 //= mem16[0x7812]=0x5678
 #include "prot32.inc"
 
@@ -20,7 +21,7 @@ test:
         lcall   $0x60, $0
         mov     BUF, %ecx
         movzwl  BUF + 4, %edx
-        movzwl  BUF + 8, %esi
+        mov     BUF + 8, %esi
         movzwl  BUF + 12, %edi
         movzbl  BUF + 16, %ebp
         END

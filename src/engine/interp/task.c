@@ -12,10 +12,19 @@ struct layout {
     unsigned min_limit;
     unsigned width; /* of a register's field */
     unsigned cr3, eip, eflags, gpr, seg, n_seg, ldt, trap;
+    uint32_t gpr_high; /* what the register gets beyond its field */
 };
 
-static const struct layout layout16 = {
-    .min_limit = 0x2b, .width = 2, .eip = 14, .eflags = 16, .gpr = 18, .seg = 34, .n_seg = 4, .ldt = 42};
+/* The upper words are "modified and not maintained" (SDM Vol. 3A 7.6): ones, which guests that look expect. */
+static const struct layout layout16 = {.min_limit = 0x2b,
+                                       .width = 2,
+                                       .eip = 14,
+                                       .eflags = 16,
+                                       .gpr = 18,
+                                       .seg = 34,
+                                       .n_seg = 4,
+                                       .ldt = 42,
+                                       .gpr_high = 0xffff0000};
 static const struct layout layout32 = {.min_limit = 0x67,
                                        .width = 4,
                                        .cr3 = 28,
@@ -123,7 +132,7 @@ static void read_new(struct interp *c, const struct layout *l, uint64_t base, st
     t->eip = mmu_sys_load(c, base + l->eip, l->width);
     t->eflags = mmu_sys_load(c, base + l->eflags, l->width);
     for (unsigned i = 0; i < 8; i++)
-        t->gpr[i] = mmu_sys_load(c, base + l->gpr + i * l->width, l->width);
+        t->gpr[i] = mmu_sys_load(c, base + l->gpr + i * l->width, l->width) | l->gpr_high;
     for (unsigned i = 0; i < l->n_seg; i++)
         t->seg[i] = (uint16_t)mmu_sys_load(c, base + l->seg + i * l->width, 2);
     t->ldt = (uint16_t)mmu_sys_load(c, base + l->ldt, 2);
