@@ -5,7 +5,7 @@
  */
 //- qemu: it may translate the old bytes again while a store to them is under way, and keep that
 //- cpus: 2
-//= mem32[0x500]=0 mem32[0x504]=743 mem32[0x508]=0 mem64[0x510]=0 mem64[0x518]=0
+//= mem32[0x500]=0 mem32[0x504]=692 mem32[0x508]=0 mem64[0x510]=0 mem64[0x518]=0
 #define CPUS 2
 #include "smp64.inc"
 
@@ -19,13 +19,13 @@
 #define RESULT   0x20050        /* and what it said */
 #define ACK      0x20058        /* the version behind which it has serialised */
 #define WRONG    0x20060        /* how often it was said what no version says */
-#define IPIS     0x20068
+#define LEVEL    0x20070        /* at which it is by now */
 
 #define PAGE   0x30000
 #define ALIAS  0x34000          /* PAGE and the next one again */
 #define VECTOR 0x41
 #define NUMBER 0x1000           /* what says its version, says this and the version */
-#define TIMES  40
+#define TIMES  16
 
 /* ---- what is changed: one aligned qword each ---- */
 
@@ -68,10 +68,23 @@ three:  mov     $3, %eax
 /* ---- the other vCPU ---- */
 
 other:
+        OTHER_TSS
         sti
+        call    calls
+        pushq   $SEL_UDATA
+        pushq   $USTACK
+        pushq   $0x202
+        pushq   $SEL_UCODE64
+        pushq   $1f
+        iretq
+1:      movl    $3, LEVEL
+        call    calls
 1:      pause
+        jmp     1b
+
+calls:  pause
         cmpq    $0, FUNCTION
-        je      1b
+        je      calls
         xor     %r12d, %r12d            # the version that it knows
 1:      mov     FUNCTION, %rbx
         test    %rbx, %rbx
@@ -105,7 +118,6 @@ other:
 on_ipi: push    %rax
         push    %rbx
         mov     VERSION, %rax
-        lock incq IPIS
         mov     $APIC, %ebx
         movl    $0, APIC_EOI(%rbx)
         mov     %rax, ACK
@@ -284,8 +296,21 @@ all:
         jnz     1b
         ret
 
+/* By both ways of waiting for the other. */
+both:   movl    $0, BY_IPI
+        movq    $one, FUNCTION
+        call    next_version
+        SAME(%rax, $1)
+        call    all
+        movl    $1, BY_IPI
+        call    all
+        movq    $0, FUNCTION
+        SAME(WRONG, $0)
+        ret
+
 first:
         GATE    3, on_int3
+        movb    $0xee, IDT + 16 * 3 + 5
         GATE    VECTOR, on_ipi
         mov     $number, %esi
         mov     $PAGE, %edi
@@ -295,13 +320,7 @@ first:
         movq    $PAGE + 0x1007, PTE(ALIAS + 0x1000)
         mov     %cr3, %rax
         mov     %rax, %cr3
-        movq    $one, FUNCTION
-        call    next_version
-        SAME(%rax, $1)
-        call    all
-        SAME(IPIS, $0)
-        movl    $1, BY_IPI
-        call    all
-        movq    $0, FUNCTION
-        SAME(WRONG, $0)
+        call    both
+        WAIT    cmpl $3, LEVEL
+        call    both                    # and once more at CPL 3
         FINISH
