@@ -20,7 +20,7 @@
 #define ENTRY_OFF 28 /* in the multiboot header */
 #define RAM_SIZE  (64 * MIB)
 #define MAX_MS    10000
-#define SMP_MS    60000 /* vCPUs that wait for each other, and perhaps share a CPU of the host */
+#define SMP_MS    120000 /* vCPUs that wait for each other, and perhaps share a CPU of the host */
 #define MAX_IMAGE (0x10000 - LOAD_ADDR)
 
 static struct x86_seg flat(uint16_t sel, uint16_t type)
