@@ -43,13 +43,15 @@ static void read_entry(const struct paging *p, const struct format *f, uint64_t 
         s->pte = __atomic_load_n((const uint64_t *)(const void *)s->host, __ATOMIC_ACQUIRE);
 }
 
-/* Sets flags in the entry unless they are; false if it changed meanwhile, and the walk must start again. */
-static bool set_flags(const struct paging *p, const struct format *f, struct step *s, uint64_t flags)
+/* Sets flags in the entry unless they are. 0; -EAGAIN if it changed meanwhile, and the walk must start again; -EFAULT if it shall not. */
+static int set_flags(const struct paging *p, const struct format *f, unsigned access, struct step *s, uint64_t flags)
 {
     bool done;
 
     if ((s->pte & flags) == flags || !s->host)
-        return true;
+        return 0;
+    if (access & PAGING_AGAIN)
+        return -EFAULT;
     if (f->entry_size == 4) {
         uint32_t old = (uint32_t)s->pte;
         done = __atomic_compare_exchange_n((uint32_t *)(void *)s->host, &old, old | (uint32_t)flags, false,
@@ -59,11 +61,11 @@ static bool set_flags(const struct paging *p, const struct format *f, struct ste
         done = __atomic_compare_exchange_n((uint64_t *)(void *)s->host, &old, old | flags, false, __ATOMIC_SEQ_CST,
                                            __ATOMIC_RELAXED);
     }
-    if (done) {
-        s->pte |= flags;
-        ram_wrote(p->ram, s->host, f->entry_size);
-    }
-    return done;
+    if (!done)
+        return -EAGAIN;
+    s->pte |= flags;
+    ram_wrote(p->ram, s->host, f->entry_size);
+    return 0;
 }
 
 /* Reserved bits of a present entry at `level` (1 = page table); a large page if `large` (SDM Vol. 3A tables 4-4 to 4-19). */
@@ -139,6 +141,7 @@ static int walk_once(const struct paging *p, uint64_t lin, unsigned access, stru
     uint64_t table, rights = PTE_W | PTE_U, offset_mask;
     struct step s;
     unsigned level;
+    int ret;
 
     result->error = error_code(p, access, 0);
     if (!walk_root(p, lin, &f, &table))
@@ -160,8 +163,9 @@ static int walk_once(const struct paging *p, uint64_t lin, unsigned access, stru
         offset_mask = (UINT64_C(1) << shift) - 1;
         if (level == 1 || large)
             break;
-        if (!(access & PAGING_PEEK) && !set_flags(p, f, &s, PTE_A))
-            return -EAGAIN;
+        ret = access & PAGING_PEEK ? 0 : set_flags(p, f, access, &s, PTE_A);
+        if (ret < 0)
+            return ret;
         table = s.pte & (f->entry_size == 4 ? 0xfffff000 : ADDR_MASK);
     }
 
@@ -170,8 +174,9 @@ static int walk_once(const struct paging *p, uint64_t lin, unsigned access, stru
             result->error = error_code(p, access, X86_PF_P);
             return -EFAULT;
         }
-        if (!set_flags(p, f, &s, access & PAGING_WRITE ? PTE_A | PTE_D : PTE_A))
-            return -EAGAIN;
+        ret = set_flags(p, f, access, &s, access & PAGING_WRITE ? PTE_A | PTE_D : PTE_A);
+        if (ret < 0)
+            return ret;
     }
 
     result->gpa = (s.pte & ADDR_MASK & ~offset_mask) | (lin & offset_mask);

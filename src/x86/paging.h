@@ -3,6 +3,8 @@
  * registers they are given, and keep nothing.
  *
  * Threads: any. Accessed and dirty flags are set by compare-exchange, so walks of several CPUs agree.
+ *
+ * Compiled to use no vector registers: where PAGING_AGAIN is given, nothing that might is called.
  */
 #ifndef X86_PAGING_H
 #define X86_PAGING_H
@@ -19,6 +21,7 @@ enum {
     PAGING_SMAP = 1 << 3, /* supervisor data access that CR4.SMAP keeps from user pages: implicit, or EFLAGS.AC clear */
     PAGING_PEEK =
         1 << 4, /* no access of the guest's: every present page will do, and no accessed or dirty flag is set */
+    PAGING_AGAIN = 1 << 5, /* fails where such a flag is not set yet; then result->error means nothing */
 };
 
 /* The registers that shape a walk; paging must be on. */

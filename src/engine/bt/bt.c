@@ -148,7 +148,7 @@ static void note_straddle(struct bt *bt, uint64_t rip, uintptr_t pc)
 {
     unsigned slot = group_solo_slot(rip);
 
-    if (bt->group_offset >= RAM_PAGE_SIZE || ++bt->straddles[slot] < STRADDLES_MAX)
+    if (!bt->group_straddles || ++bt->straddles[slot] < STRADDLES_MAX)
         return;
     bt->straddles[slot] = 0;
     bt->solo[slot] = true;
@@ -188,6 +188,7 @@ static const uint8_t *slow(struct bt *bt, enum engine_interpreted why, bool x87)
     bt->dropped = false;
     if (group)
         note_straddle(bt, bt->arg1, (uintptr_t)resume);
+    bt->group_straddles = false;
     if (bt->counted)
         count_to(bt, bt->arg1);
     c->st.rip = bt->arg1;

@@ -85,7 +85,8 @@ struct bt_thunks {
     const uint8_t *miss, *link, *poll, *trap;
     /* Light calls (light.h): with the ways out of them in arg0 and arg1. */
     const uint8_t *light_syscall, *light_sysret, *light_iret, *light_string, *light_tsc;
-    const uint8_t *end; /* behind the last one */
+    const uint8_t *light_access; /* with the linear address in T0 and the struct light_access in T1 */
+    const uint8_t *end;          /* behind the last one */
 };
 
 struct bt_cache; /* cache.c */
@@ -114,8 +115,7 @@ struct bt {
     uint32_t leave;                      /* enum bt_leave */
     uint64_t arg0, arg1;
     uint32_t group; /* on the slow path: 0, or bytes of the group of instructions to interpret, and BT_GROUP_ENDS */
-    uint64_t
-        group_offset; /* and what its check found: below 4096 if its page's entry is right, so that it crosses the page */
+    bool group_straddles;      /* and whether its check failed since it crosses its page's end */
     const uint8_t *target;     /* where `enter` goes on */
     uint64_t light_arg;        /* of a light call */
     const uint8_t *light_next; /* where it leads */

@@ -4,12 +4,14 @@
  * nothing that was not. What it may need of the guest's registers is in c.st.gpr (RAX, RCX, RDX, RSP, RSI, RDI, R8 to R11), the
  * status flags are in bt->flags.
  *
- * A function either does the whole instruction, as the interpreter would, or changes nothing that shows and returns bt->arg1, the
+ * All but light_access(): a function either does the whole instruction, as the interpreter would, or changes nothing that shows and returns bt->arg1, the
  * slow path, so that the interpreter does it. It does not raise. It returns where generated code goes on: behind the instruction
  * (bt->arg0), or through the jump cache of the mode it has entered.
  */
 #include "engine/bt/light.h"
 
+#include "engine/interp/code.h"
+#include "engine/interp/mmu_fill.h"
 #include "engine/interp/seg.h"
 #include "engine/interp/system.h"
 
@@ -245,4 +247,87 @@ const uint8_t *light_string(struct bt *bt)
             return leave_it(bt);
     }
     return resume(bt);
+}
+
+/* ---- accesses that miss the TLB ---- */
+
+static void store(uint8_t *host, unsigned shift, uint64_t value)
+{
+    switch (shift) {
+    case 0:
+        *(volatile uint8_t *)host = (uint8_t)value;
+        break;
+    case 1:
+        *(volatile mmu_u16 *)host = (uint16_t)value;
+        break;
+    case 2:
+        *(volatile mmu_u32 *)host = (uint32_t)value;
+        break;
+    default:
+        *(volatile mmu_u64 *)host = value;
+    }
+}
+
+/*
+ * A store to a page with code, beside the code (page.c). NULL: the interpreter must make it. Where code turns out to have been claimed there
+ * meanwhile, the store is made known as that of an instruction that wrote by itself, before the next one.
+ */
+static const uint8_t *store_beside_code(struct bt *bt, const struct light_access *a, uint8_t *host)
+{
+    struct interp *c = &bt->c;
+    const struct ram *ram = c->conf.ram;
+    uint64_t page = ram_page(ram, host), offset = (uint64_t)(host - ram->base) & (RAM_PAGE_SIZE - 1);
+    unsigned shift = a->what >> LIGHT_STORE_SIZE_SHIFT & 3, reg = a->what >> LIGHT_STORE_REG_SHIFT & 15;
+    struct ram_code *code = &ram->code[page];
+
+    if (!(a->what & LIGHT_STORE) || (bt->mode & BT_MODE_COUNTED && c->engine->n_vcpus > 1) || c->writing ||
+        offset + (1u << shift) > RAM_PAGE_SIZE)
+        return NULL;
+    uint64_t granules = ram_granules(offset, 1u << shift);
+    uint8_t flags = atomic_load_explicit(&ram->page_flags[page], memory_order_acquire);
+    uint32_t stores = atomic_load_explicit(&code->stores, memory_order_relaxed) + 1;
+    if ((atomic_load_explicit(&code->granules, memory_order_relaxed) & granules) || code_is_data(flags, stores))
+        return NULL;
+    store(host, shift, c->st.gpr[reg]);
+    atomic_thread_fence(memory_order_seq_cst); /* as in ram_wrote() */
+    if (!(atomic_load_explicit(&code->granules, memory_order_relaxed) & granules)) {
+        atomic_store_explicit(&code->stores, stores, memory_order_relaxed);
+        return (const uint8_t *)(uintptr_t)bt->arg0 + a->resume;
+    }
+    c->writing = host;
+    c->writing_len = 1u << shift;
+    c->attention |= ATTN_RECHECK;
+    uint64_t next = a->rip + (a->what >> LIGHT_STORE_LEN_SHIFT & 15);
+    bt->arg0 = bt->mode & BT_MODE_64 ? next : (uint32_t)next;
+    return bt->thunks.poll;
+}
+
+/*
+ * Most misses are of pages that the TLB has no room for: then the entry is filled and the check made again, which is all this does. It fails once
+ * more where the access leaves the page or is not aligned, and then with a tag that hits.
+ */
+const uint8_t *light_access(struct bt *bt)
+{
+    const uint8_t *at = (const uint8_t *)(uintptr_t)bt->arg0, *next;
+    struct light_access a;
+    struct interp *c = &bt->c;
+    uint64_t lin = bt->light_arg, page = lin & MMU_PAGE_MASK;
+    struct tlb_entry *e = mmu_entry(c, c->mmu, lin);
+    bool hit;
+
+    memcpy(&a, at, sizeof(a));
+    bool write = a.what & LIGHT_WRITE;
+    hit = (write ? e->write : e->read) == page;
+    if (!hit && mmu_fill_again(c, lin, write)) {
+        if ((write ? e->write : e->read) == page)
+            return at + a.retry;
+        next = store_beside_code(bt, &a, (uint8_t *)(uintptr_t)(lin + e->addend));
+        if (next)
+            return next;
+    }
+    bt->group = a.group | (a.what & LIGHT_ENDS ? BT_GROUP_ENDS : 0);
+    bt->group_straddles = hit;
+    bt->arg0 = a.resume ? (uintptr_t)(at + a.resume) : a.group ? (uintptr_t)at : 0;
+    bt->arg1 = a.rip;
+    return bt->thunks.slow[(a.what & LIGHT_X87) != 0];
 }

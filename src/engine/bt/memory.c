@@ -10,7 +10,10 @@
  *     cmp   t0, 4096 - size ; ja slow
  *     mov   t1, [tlb + t1].addend
  *     op    [operand + t1]
+ *
+ * Where the entry is another page's, light_access() looks up the guest's page tables first, and the check is made again.
  */
+#include "engine/bt/light.h"
 #include "engine/bt/translate.h"
 
 #define ENTRY_SHIFT 5 /* log2 of sizeof(struct tlb_entry) */
@@ -182,12 +185,14 @@ static struct trans_stub *check_constant(struct trans *t, const struct trans_ins
     struct emit *e = &t->e;
     uint64_t addr = constant_address(mem), offset = addr & 0xfff;
     int32_t slot = (int32_t)(tlb_slot(addr) << ENTRY_SHIFT);
+    const uint8_t *start = NULL;
     unsigned table = trans_mmu(t) == MMU_KERNEL_SMAP ? EMIT_NONE : BT_T1;
     uint8_t *jump;
 
     if (offset + mem->size > RAM_PAGE_SIZE || (mem->align && offset % mem->align)) {
         jump = emit_jmp_later(e);
     } else {
+        start = emit_here(e);
         if (table != EMIT_NONE)
             emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_ABS(t->bt, c.tlb[trans_mmu(t)]));
         mem_constant(t, BT_T0, mem, addr - offset);
@@ -197,7 +202,27 @@ static struct trans_stub *check_constant(struct trans *t, const struct trans_ins
                         mem->rip);
     }
     *host = (struct mem_host){.base = BT_T0, .index = BT_T1, .disp = (int32_t)offset};
-    return translate_slow(t, in, jump);
+    struct trans_stub *stub = translate_slow(t, in, jump);
+    stub->retry = start;
+    stub->lin = true; /* of the page: enough to look it up */
+    stub->light = mem->write ? LIGHT_WRITE : 0;
+    return stub;
+}
+
+/* What light_access() needs to make the store itself. */
+static uint16_t light_store(const struct trans_insn *in, const struct mem_operand *mem)
+{
+    const ZydisDecodedOperand *op = in->xi.op;
+
+    if (in->xi.insn.mnemonic != ZYDIS_MNEMONIC_MOV || op[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+        op[1].type != ZYDIS_OPERAND_TYPE_REGISTER || in->group.role != GROUP_NONE || mem->size > 8)
+        return 0;
+    ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, op[1].reg.value);
+    if (ZydisRegisterGetClass(full) != ZYDIS_REGCLASS_GPR64 ||
+        (op[1].reg.value >= ZYDIS_REGISTER_AH && op[1].reg.value <= ZYDIS_REGISTER_BH))
+        return 0;
+    return (uint16_t)(LIGHT_STORE | __builtin_ctz(mem->size) << LIGHT_STORE_SIZE_SHIFT |
+                      ZydisRegisterGetId(full) << LIGHT_STORE_REG_SHIFT | in->xi.insn.length << LIGHT_STORE_LEN_SHIFT);
 }
 
 struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const struct mem_operand *mem, bool want_t0,
@@ -226,6 +251,7 @@ struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const
     if (is_constant(mem)) {
         stub = check_constant(t, in, mem, host);
     } else {
+        const uint8_t *start = emit_here(e);
         mem_address(t, checked);
         if (mem->bit_string)
             put_bit_address(t, mem);
@@ -237,7 +263,10 @@ struct trans_stub *mem_check(struct trans *t, const struct trans_insn *in, const
         emit_mem(e, EMIT_64, EMIT_XOR_LOAD, BT_T0, BT_T1, EMIT_NONE, 0, tag);
         emit_alu_imm(e, EMIT_64, ALU_CMP, BT_T0, (uint32_t)(RAM_PAGE_SIZE - range));
         stub = translate_slow(t, in, emit_jcc_later(e, EMIT_A));
-        if (stub && mem->align) {
+        stub->retry = start;
+        stub->tag = tag;
+        stub->light = (uint16_t)(checked->write ? LIGHT_WRITE | light_store(in, mem) : 0);
+        if (mem->align) {
             EMIT(e, 0x41, 0xf6, 0xc0 | (BT_T0 & 7), (uint8_t)(mem->align - 1)); /* test t0b, align - 1 */
             stub->from[1] = emit_jcc_later(e, EMIT_NE);
         }

@@ -1,7 +1,8 @@
 /*
  * Blocks whose bytes change. Stores to pages with translated code miss the TLB (interp/code.h). Those to granules of 64 bytes that code was
  * made from move the page's code version on (ram.h), and the engine's hook then tells every vCPU that holds blocks of that page, with the
- * granules; each compares the bytes of its blocks there when it is between two of them. Other stores concern nobody.
+ * granules; each compares the bytes of its blocks there when it is between two of them. Other stores concern nobody, and those of general
+ * registers are light calls (light.c).
  *
  * No store is missed, whoever makes it:
  *

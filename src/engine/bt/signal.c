@@ -45,7 +45,9 @@ static void on_kick(int sig, siginfo_t *info, void *context)
         return;
     if (unhook_at(bt, (uintptr_t)uc->uc_mcontext.gregs[REG_RIP]))
         return;
-    /* About to enter, or in a light call that may come back. */
+    /* About to enter, or in a light call that may come back; light_access() takes what leads back in T1. */
+    if (jit_arena_holds(&bt->arena, (uintptr_t)uc->uc_mcontext.gregs[REG_RIP]))
+        unhook_at(bt, (uintptr_t)uc->uc_mcontext.gregs[REG_R11]);
     unhook_at(bt, (uintptr_t)bt->target);
     unhook_at(bt, (uintptr_t)bt->arg0);
 }

@@ -108,7 +108,7 @@ static void put_gprs(struct emit *e, const struct bt *bt, enum emit_op op)
         emit_abs(e, EMIT_64, op, volatile_gprs[i], BT_ABS(bt, c.st.gpr[volatile_gprs[i]]));
 }
 
-/* Saves what the function may change, calls it, and goes on where it says with arg0 in T0. `vectors`: it may change them too. */
+/* Saves what the function may change, calls it, and goes on where it says with arg0 in T0 and arg1 in T1. `vectors`: it may change them too. */
 static const uint8_t *put_light(struct emit *e, const struct bt *bt, light_fn fn, bool vectors)
 {
     const uint8_t *at = emit_here(e);
@@ -133,7 +133,21 @@ static const uint8_t *put_light(struct emit *e, const struct bt *bt, light_fn fn
     }
     put_gprs(e, bt, EMIT_MOV_LOAD);
     emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T0, BT_ABS(bt, arg0));
+    emit_abs(e, EMIT_64, EMIT_MOV_LOAD, BT_T1, BT_ABS(bt, arg1));
     emit_abs(e, EMIT_32, 0xff, 4, BT_ABS(bt, light_next)); /* jmp [light_next] */
+    return at;
+}
+
+/* The same for light_access(), which may want any register to store it. */
+static const uint8_t *put_access(struct emit *e, const struct bt *bt)
+{
+    const uint8_t *at = emit_here(e);
+
+    emit_abs(e, EMIT_64, EMIT_MOV_STORE, BT_T1, BT_ABS(bt, arg0));
+    emit_abs(e, EMIT_64, EMIT_MOV_STORE, BT_T0, BT_ABS(bt, light_arg));
+    for (unsigned i = 0; i < ARRAY_SIZE(preserved); i++)
+        emit_abs(e, EMIT_64, EMIT_MOV_STORE, preserved[i], BT_ABS(bt, c.st.gpr[preserved[i]]));
+    put_light(e, bt, light_access, false);
     return at;
 }
 
@@ -169,6 +183,7 @@ int thunk_open(struct bt *bt)
     bt->thunks.light_iret = put_light(&e, bt, light_iret, false);
     bt->thunks.light_string = put_light(&e, bt, light_string, false);
     bt->thunks.light_tsc = put_light(&e, bt, light_tsc, true);
+    bt->thunks.light_access = put_access(&e, bt);
     if (e.full)
         return -ENOSPC;
     bt->thunks.end = emit_here(&e);
@@ -177,7 +192,7 @@ int thunk_open(struct bt *bt)
     return 0;
 }
 
-#define N_THUNKS 7
+#define N_THUNKS 8
 
 struct thunk {
     const char *name;
@@ -199,6 +214,7 @@ static void list(const struct bt *bt, struct thunk thunks[N_THUNKS + 1])
         {"iret", th->light_iret},
         {"string", th->light_string},
         {"rdtsc", th->light_tsc},
+        {"access", th->light_access},
         {NULL, th->end},
     };
     _Static_assert(ARRAY_SIZE(all) == N_THUNKS + 1, "all of them");

@@ -12,6 +12,7 @@
 #include <inttypes.h>
 
 #include "engine/bt/cache.h"
+#include "engine/bt/light.h"
 #include "engine/interp/debugger.h"
 
 #define ALU_CMP 7
@@ -219,6 +220,7 @@ void translate_resume(struct trans *t, struct trans_stub *stub)
 void translate_trap(struct trans *t, struct trans_stub *stub)
 {
     t->trap[t->n_traps++] = (struct trans_trap){emit_here(&t->e), stub};
+    stub->trapped = true;
 }
 
 void translate_exit(struct trans *t, uint8_t *from, uint64_t target)
@@ -241,16 +243,51 @@ void translate_exit(struct trans *t, uint8_t *from, uint64_t target)
     *stub = (struct trans_stub){.kind = STUB_EXIT, .from = {from}, .link = link, .link_number = number};
 }
 
+static bool fits16(ptrdiff_t v)
+{
+    return v == (int16_t)v;
+}
+
+/* The way of a check that has failed: light_access() decides. false: it cannot say in 16 bits where to go on. */
+static bool put_access_stub(struct trans *t, struct trans_stub *stub)
+{
+    struct emit *e = &t->e;
+    uint8_t *start = e->p, *data;
+
+    if (!stub->lin)
+        emit_mem(e, EMIT_64, EMIT_XOR_LOAD, BT_T0, BT_T1, EMIT_NONE, 0, stub->tag);
+    EMIT(e, 0x4c, 0x8d, 0x1d, 5, 0, 0, 0); /* lea t1, [rip + 5]: behind the jump */
+    data = e->p + 5;
+    ptrdiff_t retry = stub->retry - (data + e->exec), resume = stub->resume ? stub->resume - (data + e->exec) : 0;
+    if (!fits16(retry) || !fits16(resume)) {
+        e->p = start;
+        return false;
+    }
+    emit_jmp(e, t->bt->thunks.light_access);
+    emit64(e, stub->rip);
+    note(t, RELOC_LINEAR, e->p - 8);
+    emit16(e, (uint16_t)retry);
+    emit16(e, (uint16_t)resume);
+    emit16(e, (uint16_t)stub->group);
+    emit16(e, (uint16_t)(stub->light | (stub->x87 ? LIGHT_X87 : 0) | (stub->group && !stub->resume ? LIGHT_ENDS : 0)));
+    return true;
+}
+
 static void put_slow_stub(struct trans *t, struct trans_stub *stub)
 {
     struct emit *e = &t->e;
+    const uint8_t *access = emit_here(e);
 
+    if (stub->retry && put_access_stub(t, stub)) {
+        emit_patch(e, stub->from[0], access);
+        stub->from[0] = NULL;
+        if (!stub->from[1] && !stub->from[2] && !stub->trapped)
+            return;
+    }
     for (unsigned i = 0; i < ARRAY_SIZE(stub->from); i++)
         if (stub->from[i])
             emit_patch(e, stub->from[i], emit_here(e));
     stub->at = emit_here(e);
-    if (stub->group)
-        emit_abs(e, EMIT_64, EMIT_MOV_STORE, BT_T0, BT_ABS(t->bt, group_offset));
     if (stub->live)
         flags_emit_save(e, t->bt);
     if (stub->group) {
@@ -258,7 +295,7 @@ static void put_slow_stub(struct trans *t, struct trans_stub *stub)
         emit32(e, stub->group | (stub->resume ? 0 : BT_GROUP_ENDS));
     }
     if (stub->resume || stub->group) {
-        const uint8_t *to = stub->resume ? stub->resume : stub->at;
+        const uint8_t *to = stub->resume ? stub->resume : emit_here(e);
         EMIT(e, 0x4c, 0x8d, 0x15); /* lea t0, [rip + to] */
         emit32(e, (uint32_t)(to - (emit_here(e) + 4)));
     } else {

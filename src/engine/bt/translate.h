@@ -74,6 +74,11 @@ struct trans_stub {
     struct bt_link *link;
     uint32_t link_number;
     uint64_t target;
+    const uint8_t *retry; /* of a check in the TLB that from[0] has failed: where it begins; else NULL */
+    bool lin;             /* T0 holds the linear address then; else that differs from it by the tag at [T1 + tag] */
+    int32_t tag;
+    uint16_t light;    /* LIGHT_ bits of it */
+    bool trapped;      /* a trap leads there */
     bool x87;          /* a slow path that comes back with the x87 registers in the host's */
     bool live;         /* comes with the flags in EFLAGS: a slow path from a trap */
     const uint8_t *at; /* where it stands at last */

@@ -19,10 +19,7 @@
 #define BLOCK_MAX   (sizeof(struct code_block) + CODE_BLOCK_INSNS * sizeof(struct insn) + SRC_MAX + 16)
 #define PAGE_OFFSET (RAM_PAGE_SIZE - 1)
 
-/* Stores to a marked page until it is taken for data: so many, times two to the power of UNMARK_GROWTH for each time it was marked. */
-#define UNMARK_EVERY  8u
-#define UNMARK_GROWTH 3
-#define MARKS_MAX     5u
+#define MARKS_MAX 5u
 
 struct code_cache {
     uint8_t *arena;
@@ -166,9 +163,8 @@ void code_mark(struct interp *c, const uint8_t *host, uint64_t gpa)
 static void maybe_unmark(struct ram *ram, uint64_t page)
 {
     uint8_t flags = atomic_load(&ram->page_flags[page]);
-    uint32_t every = UNMARK_EVERY << (UNMARK_GROWTH * (flags / RAM_PAGE_MARKS));
 
-    if (!(flags & RAM_PAGE_MARKED) || (atomic_load(&ram->code[page].stores) & (every - 1)) != 0)
+    if (!(flags & RAM_PAGE_MARKED) || !code_is_data(flags, atomic_load(&ram->code[page].stores)))
         return;
     /* Flags first: who takes the new version then finds that it must mark the page. If they have changed, another vCPU was here. */
     uint8_t clear = (uint8_t)(flags & ~(RAM_PAGE_CODE | RAM_PAGE_MARKED));

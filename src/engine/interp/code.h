@@ -68,6 +68,19 @@ void code_wrote(struct interp *c, const uint8_t *host, uint64_t len);
 void code_writing(struct interp *c, const uint8_t *host, uint64_t len);
 void code_written(struct interp *c);
 
+/*
+ * Whether a page with such flags is taken for data after so many stores: UNMARK_EVERY times two to the power of UNMARK_GROWTH for each time it
+ * was marked.
+ */
+#define CODE_UNMARK_EVERY  8u
+#define CODE_UNMARK_GROWTH 3
+
+static inline bool code_is_data(uint8_t flags, uint32_t stores)
+{
+    uint32_t every = CODE_UNMARK_EVERY << (CODE_UNMARK_GROWTH * (flags / RAM_PAGE_MARKS));
+    return (stores & (every - 1)) == 0;
+}
+
 /* Nothing of the current block runs behind c->cur. */
 void code_stop(struct interp *c);
 

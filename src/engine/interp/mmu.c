@@ -5,6 +5,7 @@
 #include "engine/interp/code.h"
 #include "engine/interp/debugger.h"
 #include "engine/interp/fault.h"
+#include "engine/interp/mmu_fill.h"
 #include "engine/interp/seg.h"
 #include "x86/paging.h"
 
@@ -40,24 +41,6 @@ void mmu_bus(struct interp *c, struct bus *bus, uint64_t addr, void *data, unsig
 
 /* ---- translation ---- */
 
-static void fill_paging(const struct interp *c, struct paging *p)
-{
-    const struct x86_state *st = &c->st;
-
-    *p = (struct paging){.ram = c->conf.ram,
-                         .cr0 = st->cr0,
-                         .cr3 = st->cr3,
-                         .cr4 = st->cr4,
-                         .efer = st->efer,
-                         .phys_bits = c->conf.cpuid->conf.phys_bits};
-    memcpy(p->pdpte, c->st.pdpte, sizeof(p->pdpte));
-}
-
-static bool is_user(enum mmu_index index)
-{
-    return index == MMU_USER || index == MMU_USER_ALIGN;
-}
-
 /* Page walk for lin; raises #PF. Without paging, linear is physical. */
 static void translate(struct interp *c, uint64_t lin, unsigned access, struct paging_result *result)
 {
@@ -67,7 +50,7 @@ static void translate(struct interp *c, uint64_t lin, unsigned access, struct pa
         *result = (struct paging_result){.gpa = lin, .writable = true};
         return;
     }
-    fill_paging(c, &p);
+    mmu_fill_paging(c, &p);
     if (paging_walk(&p, lin, access, result) < 0)
         interp_raise_page_fault(c, lin, result->error);
 }
@@ -82,28 +65,10 @@ static bool has_breakpoint(const struct interp *c, uint64_t page)
     return fault_breakpoints(c, page, 4096, DEBUG_WRITE);
 }
 
-static bool holds_code(const struct interp *c, const uint8_t *host)
-{
-    const struct ram *ram = c->conf.ram;
-    return atomic_load_explicit(&ram->page_flags[ram_page(ram, host)], memory_order_acquire) & RAM_PAGE_CODE;
-}
-
 static void enter(struct interp *c, enum mmu_index index, uint64_t lin, uint8_t *host, const struct paging_result *r)
 {
-    if (index == MMU_USER_ALIGN || has_breakpoint(c, lin & MMU_PAGE_MASK))
-        return;
-    uint64_t gpa = (r->gpa & MMU_PAGE_MASK) | (r->global ? TLB_GLOBAL : 0) | (r->large ? TLB_LARGE : 0);
-    bool code = holds_code(c, host);
-    tlb_enter(c->tlb[index], lin, host, r->writable && code ? gpa | TLB_CODE : gpa, r->writable && !code);
-}
-
-/* What TLB_CODE says of an entry holds until the page is unmarked, and that shows at the next store. */
-static void restore_write(const struct interp *c, struct tlb_entry *e, const uint8_t *host)
-{
-    if (e->write == e->read || holds_code(c, host))
-        return;
-    e->write = e->read;
-    e->gpa &= ~TLB_CODE;
+    if (!has_breakpoint(c, lin & MMU_PAGE_MASK))
+        mmu_fill_enter(c, index, lin, host, r);
 }
 
 /* Translates [lin, lin + len), which lies within a page, filling the TLB. */
@@ -113,20 +78,15 @@ static struct part resolve(struct interp *c, struct access a, uint64_t lin, unsi
     uint64_t page = lin & MMU_PAGE_MASK;
     struct paging_result r;
     struct part part = {.len = len};
-    unsigned access = a.write ? PAGING_WRITE : 0;
 
     if (a.write ? tlb_writable(e, page) : e->read == page) {
         part.host = (uint8_t *)(uintptr_t)(lin + e->addend);
         if (a.write)
-            restore_write(c, e, part.host);
+            mmu_fill_write(c, e, part.host);
         part.gpa = (e->gpa & MMU_PAGE_MASK) | (lin & 0xfff);
         return part;
     }
-    if (is_user(a.index))
-        access |= PAGING_USER;
-    else if (a.index == MMU_KERNEL_SMAP)
-        access |= PAGING_SMAP;
-    translate(c, lin, access, &r);
+    translate(c, lin, mmu_fill_access(a.index, a.write), &r);
     part.gpa = r.gpa;
     part.host = ram_host(c->conf.ram, r.gpa, len);
     /* RAM comes in whole pages, so the part's page is all RAM or none. */

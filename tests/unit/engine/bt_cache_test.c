@@ -116,11 +116,77 @@ static void changed_blocks_are_dropped_among_reused_ones(void **state)
     assert_int_equal(run_ring(c), (uint64_t)ROUNDS * (PIECES - 2 + 100));
 }
 
+/* Stores RCX, counted down to 0, to RDI. */
+static void put_stores(struct ram *ram)
+{
+    static const uint8_t code[] = {0x48, 0x89, 0x0f, 0x48, 0xff, 0xc9, 0x75, 0xf8, 0xf4}; /* mov; dec; jnz; hlt */
+
+    assert_int_equal(ram_write(ram, FIRST, code, sizeof(code)), 0);
+}
+
+static void run_stores(struct cached *c, uint64_t to, uint64_t n)
+{
+    struct x86_state st = c->f->st;
+
+    st.rip = FIRST;
+    st.gpr[X86_RCX] = n;
+    st.gpr[X86_RDI] = to;
+    bt_engine.set(c->vcpu, &st);
+    assert_int_equal(bt_engine.run(c->vcpu, 0), ENGINE_HALT);
+    assert_int_equal(load_le64(c->f->ram.base + to), 1);
+}
+
+/* To the page of the code that makes them, which therefore stays marked. */
+static void stores_beside_code_leave_it_alone(void **state)
+{
+    struct cached *c = *state;
+    const struct bt *bt = (const struct bt *)c->vcpu;
+    const uint64_t *count = bt->stats.count;
+
+    put_stores(&c->f->ram);
+    run_stores(c, FIRST + 0x40, 4000);
+    run_stores(c, FIRST + 0x3c, 4000); /* from one granule to the next: the first has code */
+    assert_int_equal(count[ENGINE_TRANSLATOR_INVALIDATED], 0);
+    uint32_t version = c->f->ram.code[FIRST >> RAM_PAGE_SHIFT].version;
+    uint64_t slow = count[ENGINE_TRANSLATOR_SLOW_PATHS];
+    run_stores(c, FIRST + 0xff8, 4000);
+    assert_int_equal(count[ENGINE_TRANSLATOR_INVALIDATED], 0);
+    assert_in_range(count[ENGINE_TRANSLATOR_SLOW_PATHS] - slow, 0, 10);
+    assert_in_range(c->f->ram.code[FIRST >> RAM_PAGE_SHIFT].version - version, 0, 10);
+}
+
+/* Two pages in one slot of the TLB, in turn: once their accessed flags are set, the interpreter has no part in it. */
+static void misses_of_the_tlb_are_no_slow_path(void **state)
+{
+    /* 1: mov rax, [rdi]; xor rdi, rdx; dec rcx; jnz 1b; hlt */
+    static const uint8_t code[] = {0x48, 0x8b, 0x07, 0x48, 0x31, 0xd7, 0x48, 0xff, 0xc9, 0x75, 0xf5, 0xf4};
+    const uint64_t distance = (uint64_t)TLB_SIZE << 12;
+    struct cached *c = *state;
+    const struct bt *bt = (const struct bt *)c->vcpu;
+    struct x86_state st = c->f->st;
+    uint8_t *directory = c->f->ram.base + 0x3000; /* of pages of 2 MiB: the same again from 16 MiB on */
+
+    memcpy(directory + (distance >> 21) * 8, directory, (distance >> 21) * 8);
+    assert_int_equal(ram_write(&c->f->ram, FIRST, code, sizeof(code)), 0);
+    assert_int_equal(ram_write(&c->f->ram, 0x10000, "dubious?", 8), 0);
+    st.rip = FIRST;
+    st.gpr[X86_RCX] = 10000;
+    st.gpr[X86_RDI] = 0x10000;
+    st.gpr[X86_RDX] = distance;
+    bt_engine.set(c->vcpu, &st);
+    assert_int_equal(bt_engine.run(c->vcpu, 0), ENGINE_HALT);
+    bt_engine.get(c->vcpu, &st);
+    assert_memory_equal(&st.gpr[X86_RAX], "dubious?", 8);
+    assert_in_range(bt->stats.count[ENGINE_TRANSLATOR_SLOW_PATHS], 0, 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_block_runs_though_few_fit, open_small, close_small),
         cmocka_unit_test_setup_teardown(changed_blocks_are_dropped_among_reused_ones, open_small, close_small),
+        cmocka_unit_test_setup_teardown(stores_beside_code_leave_it_alone, open_small, close_small),
+        cmocka_unit_test_setup_teardown(misses_of_the_tlb_are_no_slow_path, open_small, close_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
