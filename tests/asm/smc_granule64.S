@@ -2,7 +2,7 @@
  * Code and data in one page, close together: stores beside code, into it, from one to the other, across the page's end, by string moves, through
  * an alias and by the kernel; code that turns to data and is code again. So many rounds that the page is taken for data in between.
  */
-//= mem32[0x500]=0 mem32[0x504]=6200 mem32[0x508]=0 mem64[0x510]=0 mem64[0x518]=0
+//= mem32[0x500]=0 mem32[0x504]=7600 mem32[0x508]=0 mem64[0x510]=0 mem64[0x518]=0
 #include "user64.inc"
 
 #define PAGE   0x30000
@@ -28,6 +28,11 @@
         movb    $0xb8, \at
         mov     %ebp, \at + 1
         movb    $0xc3, \at + 5
+        .endm
+
+        .macro  STORE reg, at:vararg
+        mov     $\at, %edi
+        mov     \reg, (%rdi)
         .endm
 
 test:
@@ -61,8 +66,31 @@ again:
         SAME(WITHIN + 6, %rbp)
         SAME(PAGE + 0x800, $1)
 
-        /* The code alone: all of the constant, and a byte in either granule. */
-        addl    $1, WITHIN + 1
+        STORE   %bpl, WITHIN + 7
+        STORE   %bp, WITHIN - 2
+        STORE   %rbp, WITHIN - 16
+        STORE   %r11, WITHIN + 0x40
+        mov     WITHIN - 16, %rax
+        SAME(%rax, %rbp)
+        SAME(WITHIN + 0x40, %r11)
+        RETURNS(WITHIN, 0)
+
+        /* The code alone: all of the constant, and a byte in either granule; from the data before it as well. */
+        lea     2(%rbp), %r10d
+        STORE   %r10d, WITHIN + 1
+        RETURNS(WITHIN, 2)
+        STORE   %bpl, WITHIN + 1
+        RETURNS(WITHIN, 0)
+        STORE   %r10b, ACROSS + 1
+        RETURNS(ACROSS, 2)
+        STORE   %bpl, ACROSS + 4
+        STORE   %r10w, ACROSS + 3
+        STORE   %ebp, ACROSS + 1
+        RETURNS(ACROSS, 0)
+        mov     WITHIN - 6, %rax
+        movabs  $0x0100000000000000, %rdx
+        add     %rdx, %rax
+        STORE   %rax, WITHIN - 6
         RETURNS(WITHIN, 1)
         addl    $2, ACROSS + 1
         RETURNS(ACROSS, 2)
