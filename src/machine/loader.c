@@ -13,6 +13,13 @@ static const struct loader_protocol *const protocols[] = {&bzimage_protocol, &pv
 
 #define ACCEPTED "a bzImage, an ELF64 file with a PVH note, or a multiboot 1 file"
 
+/* The BIOS data area, by physical address. */
+#define BIOS_COM1             UINT64_C(0x400) /* port of the first serial line */
+#define BIOS_EBDA_SEGMENT     UINT64_C(0x40e)
+#define BIOS_MEMORY_KIB       UINT64_C(0x413) /* conventional memory below the EBDA */
+#define BIOS_CONVENTIONAL_END UINT64_C(0xa0000)
+#define BIOS_COM1_PORT        0x3f8
+
 /* Files are copied in parts, and each is let go of at once, so that vireo never has a whole initrd resident besides the guest's. */
 #define COPY_PART MIB
 
@@ -254,6 +261,25 @@ static int copy(const struct loader *loader, struct ram *ram, uint64_t gpa, cons
     return 0;
 }
 
+/*
+ * What kernels look up in the BIOS data area to learn where conventional memory ends (IBM PS/2 BIOS Interface Technical Reference, "BIOS Data
+ * Area"), before they ask, or where there is nobody to ask.
+ */
+static int write_bios_data(struct ram *ram)
+{
+    uint8_t com1[2], ebda[2], kib[2], ebda_kib = (uint8_t)((BIOS_CONVENTIONAL_END - MEMMAP_EBDA) / KIB);
+
+    store_le16(com1, BIOS_COM1_PORT);
+    store_le16(ebda, (uint16_t)(MEMMAP_EBDA >> 4));
+    store_le16(kib, (uint16_t)(MEMMAP_EBDA / KIB));
+    int r = ram_write(ram, BIOS_COM1, com1, sizeof(com1));
+    if (r == 0)
+        r = ram_write(ram, BIOS_EBDA_SEGMENT, ebda, sizeof(ebda));
+    if (r == 0)
+        r = ram_write(ram, BIOS_MEMORY_KIB, kib, sizeof(kib));
+    return r < 0 ? r : ram_write(ram, MEMMAP_EBDA, &ebda_kib, sizeof(ebda_kib));
+}
+
 int loader_boot(const struct loader *loader, const struct loader_board *board, struct x86_state *st, struct err *err)
 {
     struct loader_plan plan;
@@ -265,6 +291,7 @@ int loader_boot(const struct loader *loader, const struct loader_board *board, s
         r = check_unchanged(loader, &loader->initrd, "initrd", err);
     if (r < 0)
         return r;
+    r = write_bios_data(board->ram); /* first: a kernel may be placed over it */
     for (unsigned i = 0; i < plan.n_pieces && r == 0; i++) {
         const struct loader_piece *p = &plan.pieces[i];
         r = copy(loader, board->ram, p->gpa, p->data, p->size);

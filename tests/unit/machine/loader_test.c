@@ -119,6 +119,18 @@ static void test_bzimage(void **state)
     assert_int_equal(guest32(b, b->st.cr3 + 0x2000 + 2047 * 8) & ~0xfffu, 0xffe00000);
 }
 
+/* Xen's first code places its trampoline below what the BIOS data area calls the end of conventional memory. */
+static void test_bios_data(void **state)
+{
+    struct bench *b = *state;
+    make_bzimage(b);
+    assert_int_equal(boot(b, NULL, ""), 0);
+    assert_int_equal(guest32(b, 0x400) & 0xffff, 0x3f8);
+    assert_int_equal((guest32(b, 0x40e) & 0xffff) << 4, MEMMAP_EBDA);
+    assert_int_equal(guest32(b, 0x413) & 0xffff, 639);
+    assert_int_equal(guest32(b, MEMMAP_EBDA), 1);
+}
+
 /* The header counts paragraphs of 16 bytes; the last one may be short. */
 static void test_bzimage_short_paragraph(void **state)
 {
@@ -381,6 +393,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_bzimage),
         T(test_bzimage_short_paragraph),
+        T(test_bios_data),
         T(test_bzimage_refusals),
         T(test_limits_of_what_goes_with_it),
         T(test_pvh),
