@@ -4,9 +4,9 @@
  * nothing that was not. What it may need of the guest's registers is in c.st.gpr (RAX, RCX, RDX, RSP, RSI, RDI, R8 to R11), the
  * status flags are in bt->flags.
  *
- * All but light_access(): a function either does the whole instruction, as the interpreter would, or changes nothing that shows and returns bt->arg1, the
+ * A function either does the whole instruction, as the interpreter would, or changes nothing that shows and returns bt->arg1, the
  * slow path, so that the interpreter does it. It does not raise. It returns where generated code goes on: behind the instruction
- * (bt->arg0), or through the jump cache of the mode it has entered.
+ * (bt->arg0), or through the jump cache of the mode it has entered. light_access() has rules of its own.
  */
 #include "engine/bt/light.h"
 
