@@ -100,6 +100,23 @@ static void put_return(struct emit *e, const struct bt *bt)
 
 /* ---- light calls ---- */
 
+/*
+ * Light C is compiled without vector registers and calls nobody. But where sanitizers are in it, or without optimization, the compiler has it call
+ * memcpy() and the like, whose own code is not.
+ */
+#ifdef __has_feature
+#define SANITIZED __has_feature(address_sanitizer)
+#elif defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+#ifdef __OPTIMIZE__
+#define LIGHT_C_CALLS SANITIZED
+#else
+#define LIGHT_C_CALLS 1
+#endif
+
 static const uint8_t volatile_gprs[] = {EMIT_RAX, EMIT_RCX, EMIT_RDX, EMIT_RSI, EMIT_RDI, EMIT_R8, EMIT_R9, EMIT_RSP};
 
 static void put_gprs(struct emit *e, const struct bt *bt, enum emit_op op)
@@ -114,6 +131,7 @@ static const uint8_t *put_light(struct emit *e, const struct bt *bt, light_fn fn
     const uint8_t *at = emit_here(e);
 
     put_gprs(e, bt, EMIT_MOV_STORE);
+    vectors |= LIGHT_C_CALLS;
     if (vectors) {
         put_vectors(e, bt, STORE);
         if (bt->has_avx)
