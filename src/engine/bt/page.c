@@ -172,7 +172,10 @@ static bool check_block(struct bt *bt, const struct bt_page *page, struct bt_blo
     return false;
 }
 
-/* Granules of the page may have been written: which of its blocks are no longer what the guest's memory says? */
+/*
+ * Granules of the page may have been written: which of its blocks are no longer what the guest's memory says? When there are none left, neither is
+ * the record of the page.
+ */
 static void check(struct bt *bt, struct bt_page *page, uint64_t granules)
 {
     struct ram *ram = bt->c.conf.ram;
@@ -183,7 +186,7 @@ static void check(struct bt *bt, struct bt_page *page, uint64_t granules)
     if (all) {
         uint32_t version = atomic_load_explicit(&ram->code[page->number].version, memory_order_acquire);
         if (version == page->version_seen)
-            return;
+            goto out;
         code_mark(&bt->c, page->host, page->gpa);
         page->version_seen = version;
     }
@@ -200,6 +203,8 @@ static void check(struct bt *bt, struct bt_page *page, uint64_t granules)
         }
     if (dropped && !all)
         forget_granules(bt, page, used);
+
+out:
     page->busy = false;
     let_go(bt, page);
 }
@@ -230,6 +235,8 @@ static void check_all(struct bt *bt)
     for (unsigned i = 0; i < CACHE_N_PAGES; i++)
         for (struct bt_page *page = bt->cache->pages[i], *next; page; page = next) {
             next = page->next;
+            if (next)
+                next->busy = true; /* a block that is dropped may be the last one of its second page, too */
             check(bt, page, RAM_GRANULES_ALL);
         }
 }
