@@ -146,15 +146,16 @@ static void count_to(struct bt *bt, uint64_t rip)
 /* A shared check has failed since its range lies across two pages. Where that happens often, checks are no longer shared. */
 static void note_straddle(struct bt *bt, uint64_t rip, uintptr_t pc)
 {
-    unsigned slot = group_solo_slot(rip);
+    struct bt_block *block = bt->group_straddles ? cache_at(bt, pc) : NULL;
 
-    if (!bt->group_straddles || ++bt->straddles[slot] < STRADDLES_MAX)
+    if (!block)
+        return;
+    unsigned slot = group_solo_slot(block, rip);
+    if (++bt->straddles[slot] < STRADDLES_MAX)
         return;
     bt->straddles[slot] = 0;
     bt->solo[slot] = true;
-    struct bt_block *block = cache_at(bt, pc);
-    if (block)
-        cache_drop(bt, block);
+    cache_drop(bt, block);
 }
 
 /* One instruction by the interpreter; one in SLOW_SAMPLE has its time taken, and stands for the others. */

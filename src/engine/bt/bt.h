@@ -141,7 +141,7 @@ struct bt {
         uint64_t rflags;
     } trap;                     /* with BT_LEAVE_TRAP */
     bool failed;                /* bug.c: it does not run again */
-    uint8_t solo[BT_SOLO];      /* by RIP: a check there is not to be shared */
+    uint8_t solo[BT_SOLO];      /* by physical address of the instruction: its check is not to be shared */
     uint8_t straddles[BT_SOLO]; /* how often it failed since its range lies across two pages */
     bool dropped;               /* blocks were dropped since this was last cleared: host addresses in them are void */
     _Atomic bool pages_written; /* a page with blocks of this vCPU was; from any thread */
@@ -225,10 +225,11 @@ struct bt_block {
     const struct bt_trap *traps;
     const uint16_t *relocs; /* translate.h: what changes with its linear address; NULL: it cannot be moved */
     uint16_t n_traps, n_relocs;
-    bool crosses;  /* its only instruction ends on the next page */
-    bool global;   /* its pages' mappings are */
-    bool dead;     /* invalidated: may still run to its next exit, is found no more */
-    bool unhooked; /* its links lead to their stubs for once: see signal.c */
+    uint16_t n_solo; /* instructions that bt->solo said something of when it was translated */
+    bool crosses;    /* its only instruction ends on the next page */
+    bool global;     /* its pages' mappings are */
+    bool dead;       /* invalidated: may still run to its next exit, is found no more */
+    bool unhooked;   /* its links lead to their stubs for once: see signal.c */
     const uint8_t *code, *code_end;
     const uint8_t *landing;    /* for jumps through the jump cache: RIP in T0, flags saved */
     const uint8_t *body_saved; /* flags in bt->flags */

@@ -224,7 +224,21 @@ undo:
     return made;
 }
 
-/* The same code at other linear addresses: how many blocks, and the one found longest ago; NULL: none that can be moved. */
+/* Whether more of its instructions are not to share their checks than when it was translated: then its code is another. */
+static bool is_stale(const struct bt *bt, const struct bt_block *block)
+{
+    uint64_t rip = block->rip;
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < block->n; rip += block->lengths[i++])
+        n += bt->solo[group_solo_slot(block, rip)];
+    return n > block->n_solo;
+}
+
+/*
+ * The same code at other linear addresses: how many blocks, and the one found longest ago; NULL: none that can be moved and
+ * is as it would be translated now.
+ */
 static struct bt_block *find_twin(struct bt *bt, struct place *at, unsigned *n)
 {
     struct bt_block *twin = NULL;
@@ -233,7 +247,7 @@ static struct bt_block *find_twin(struct bt *bt, struct place *at, unsigned *n)
     if (!move_is_place(bt->mode, at->rip))
         return NULL;
     for (struct bt_block *block = *bucket(bt->cache, at->gpa, bt->mode); block; block = block->next) {
-        if (block->gpa != at->gpa || block->mode != bt->mode || !block->relocs)
+        if (block->gpa != at->gpa || block->mode != bt->mode || !block->relocs || is_stale(bt, block))
             continue;
         if (block->crosses && !(fetch_second(bt, at) && block->gpa2 == at->gpa2))
             continue;
@@ -243,22 +257,13 @@ static struct bt_block *find_twin(struct bt *bt, struct place *at, unsigned *n)
     return twin;
 }
 
-/* Whether one of its instructions is, at `rip`, not to share its check any more: then its code is another. */
-static bool is_solo(const struct bt *bt, const struct bt_block *block, uint64_t rip)
-{
-    for (unsigned i = 0; i < block->n; rip += block->lengths[i++])
-        if (bt->solo[group_solo_slot(rip)])
-            return true;
-    return false;
-}
-
 /* From the same code at another linear address. NULL: there is none, or no room. */
 static struct bt_block *make_from_twin(struct bt *bt, struct place *at)
 {
     unsigned n;
     struct bt_block *twin = find_twin(bt, at, &n);
 
-    if (!twin || is_solo(bt, twin, at->rip) || debugger_breaks_in(&bt->c, at->rip, twin->source_len))
+    if (!twin || debugger_breaks_in(&bt->c, at->rip, twin->source_len))
         return NULL;
     if (n >= MAX_TWINS) {
         move_block(bt, twin, at->rip);

@@ -96,11 +96,19 @@ static unsigned extend(struct trans *t, unsigned first)
     return last;
 }
 
+static bool is_solo(const struct trans *t, const struct trans_insn *in)
+{
+    return t->bt->solo[group_solo_slot(t->block, in->rip)];
+}
+
 void group_find(struct trans *t)
 {
+    t->block->n_solo = 0;
+    for (unsigned i = 0; i < t->n; i++)
+        t->block->n_solo += is_solo(t, &t->insn[i]);
     for (unsigned i = 0; i < t->n; i++) {
         struct trans_insn *in = &t->insn[i];
-        if (!may_share(in) || t->bt->solo[group_solo_slot(in->rip)])
+        if (!may_share(in) || is_solo(t, in))
             continue;
         in->group.write = in->mem.write;
         unsigned last = extend(t, i);

@@ -210,10 +210,14 @@ void mem_address(struct trans *t, const struct mem_operand *mem);
 /* Finds accesses that can share a check: sets `group`, and clears `faults` of those that follow. */
 void group_find(struct trans *t);
 
-/* Where bt->solo says of the check at RIP that it is not to be shared. */
-static inline unsigned group_solo_slot(uint64_t rip)
+/*
+ * Where bt->solo says of the check of the block's instruction at RIP that it is not to be shared. By physical address, so that it holds wherever a
+ * process has the code.
+ */
+static inline unsigned group_solo_slot(const struct bt_block *block, uint64_t rip)
 {
-    return (unsigned)((rip * UINT64_C(0x9e3779b97f4a7c15)) >> 52) % BT_SOLO;
+    uint64_t gpa = block->gpa + (rip - block->rip);
+    return (unsigned)((gpa * UINT64_C(0x9e3779b97f4a7c15)) >> 52) % BT_SOLO;
 }
 
 /* ---- recode.c ---- */
