@@ -59,7 +59,7 @@ static json_t *translator(const uint64_t *counts)
         return object;
     for (int i = ENGINE_TRANSLATOR_TLB_LOOKUPS; i < ENGINE_N_TRANSLATOR; i++)
         put(object, engine_translator_names[i], counts[i]);
-    put_rate(object, "tlb_hit_rate", counts[ENGINE_TRANSLATOR_TLB_LOOKUPS], counts[ENGINE_TRANSLATOR_SLOW_PATHS]);
+    put_rate(object, "tlb_hit_rate", counts[ENGINE_TRANSLATOR_TLB_LOOKUPS], counts[ENGINE_TRANSLATOR_TLB_MISSES]);
     put_rate(object, "jump_cache_hit_rate", counts[ENGINE_TRANSLATOR_JUMPS] + counts[ENGINE_TRANSLATOR_JUMP_MISSES],
              counts[ENGINE_TRANSLATOR_JUMP_MISSES]);
     put_rate(object, "chained_rate", counts[ENGINE_TRANSLATOR_ENTRIES],

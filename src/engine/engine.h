@@ -78,6 +78,7 @@ enum engine_interpreted {
     X(INVALIDATED, "invalidated_blocks")               \
     X(EVICTED, "evicted_segments")                     \
     X(SLOW_PATHS, "slow_paths")                        \
+    X(TLB_MISSES, "tlb_misses")                        \
     X(JUMP_MISSES, "jump_cache_misses")                \
     X(LINKS, "unlinked_jumps")                         \
     X(POLLS, "polls")                                  \

@@ -318,6 +318,7 @@ const uint8_t *light_access(struct bt *bt)
     memcpy(&a, at, sizeof(a));
     bool write = a.what & LIGHT_WRITE;
     hit = (write ? e->write : e->read) == page;
+    bt->stats.count[ENGINE_TRANSLATOR_TLB_MISSES] += !hit;
     if (!hit && mmu_fill_again(c, lin, write)) {
         if ((write ? e->write : e->read) == page)
             return at + a.retry;
