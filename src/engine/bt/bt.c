@@ -132,9 +132,8 @@ static void enter(struct bt *bt, const uint8_t *code)
 static void count_to(struct bt *bt, uint64_t rip)
 {
     const struct bt_block *block = bt->counted;
-    uint16_t n = 0;
-
     uint64_t at = block->rip;
+    uint16_t n = 0;
 
     for (; at < rip && n < block->n; n++)
         at += block->lengths[n];
@@ -184,6 +183,7 @@ static const uint8_t *slow(struct bt *bt, enum engine_interpreted why, bool x87)
     const uint8_t *resume = (const uint8_t *)(uintptr_t)bt->arg0;
     uint64_t next, end = bt->arg1 + (bt->group & ~BT_GROUP_ENDS);
     bool group = bt->group, ends = bt->group & BT_GROUP_ENDS;
+
     bt->stats.count[ENGINE_TRANSLATOR_SLOW_PATHS]++;
     bt->group = 0;
     bt->dropped = false;

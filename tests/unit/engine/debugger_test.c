@@ -225,18 +225,24 @@ static void step_of_a_halted_cpu_is_an_interrupt(void **state)
     guest_close(&d.g);
 }
 
+/* Code whose instruction at `at`, where there is a breakpoint, reads a page that is not present. */
+static void load_absent_read(struct debugged *d, void *state, uint64_t at)
+{
+    load(d, state, GUEST_LONG, page_read_start, page_read_end);
+    guest_copy(&d->g, GUEST_STUBS_AT + 16 * X86_PF, iret_back_start, (size_t)(iret_back_end - iret_back_start));
+    store_le64(guest_at(&d->g, 0x5000), 0x30000);
+    d->breakpoints[0] = (struct engine_breakpoint){.addr = at, .kinds = ENGINE_BREAK_EXEC};
+    store_le64(guest_at(&d->g, GUEST_PAGES_AT + 0x3000 + 8 * 0x30), 0);
+}
+
 /* Stopped before it and stepped, an instruction that faults is not stopped at again when the handler returns to it. */
 static void breakpoint_is_met_once_around_a_fault(void **state)
 {
     struct debugged d;
     const uint64_t at = GUEST_CODE_AT + 8;
 
-    load(&d, *state, GUEST_LONG, page_read_start, page_read_end);
-    guest_copy(&d.g, GUEST_STUBS_AT + 16 * X86_PF, iret_back_start, (size_t)(iret_back_end - iret_back_start));
-    store_le64(guest_at(&d.g, 0x5000), 0x30000);
-    d.breakpoints[0] = (struct engine_breakpoint){.addr = at, .kinds = ENGINE_BREAK_EXEC};
+    load_absent_read(&d, *state, at);
     d.breakpoints[1] = (struct engine_breakpoint){.addr = 0x30000, .len = 8, .kinds = ENGINE_BREAK_READ};
-    store_le64(guest_at(&d.g, GUEST_PAGES_AT + 0x3000 + 8 * 0x30), 0); /* not present */
     want(&d, false, 2);
     expect_stop(&d, at, &d.breakpoints[0]);
     want(&d, true, 2);
@@ -253,11 +259,7 @@ static void breakpoint_is_met_once_around_a_fault_at_speed(void **state)
     struct debugged d;
     const uint64_t at = GUEST_CODE_AT + 8;
 
-    load(&d, *state, GUEST_LONG, page_read_start, page_read_end);
-    guest_copy(&d.g, GUEST_STUBS_AT + 16 * X86_PF, iret_back_start, (size_t)(iret_back_end - iret_back_start));
-    store_le64(guest_at(&d.g, 0x5000), 0x30000);
-    d.breakpoints[0] = (struct engine_breakpoint){.addr = at, .kinds = ENGINE_BREAK_EXEC};
-    store_le64(guest_at(&d.g, GUEST_PAGES_AT + 0x3000 + 8 * 0x30), 0); /* not present */
+    load_absent_read(&d, *state, at);
     want(&d, false, 1);
     expect_stop(&d, at, &d.breakpoints[0]);
     want(&d, true, 1);
