@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/number.h"
 #include "cli/trace.h"
 #include "console/console.h"
 #include "engine/engine.h"
@@ -45,35 +46,9 @@ const char *option_argument(const struct option_spec *spec)
     }
 }
 
-/* Digits at *p: their value, and *p behind them; false where there are none or they are beyond 64 bits. */
-static bool take_number(const char **p, uint64_t *value)
-{
-    const char *start = *p;
-
-    *value = 0;
-    for (; isdigit((unsigned char)**p); (*p)++)
-        if (__builtin_mul_overflow(*value, 10, value) || __builtin_add_overflow(*value, (uint64_t)(**p - '0'), value))
-            return false;
-    return *p > start;
-}
-
-/* Bytes, or with a suffix. */
-static bool take_size(const char *text, uint64_t *bytes)
-{
-    static const char suffixes[] = "KMGT";
-    const char *p = text;
-
-    bool ok = take_number(&p, bytes);
-    if (ok && *p) {
-        const char *suffix = strchr(suffixes, toupper((unsigned char)*p));
-        ok = suffix && !p[1] && !__builtin_mul_overflow(*bytes, UINT64_C(1) << (10 * (suffix - suffixes + 1)), bytes);
-    }
-    return ok;
-}
-
 static int parse_size(const struct option_spec *spec, const char *text, uint64_t *bytes, struct err *err)
 {
-    if (!take_size(text, bytes) || *bytes < MACHINE_RAM_LEAST || *bytes > MACHINE_RAM_MOST || *bytes % RAM_PAGE_SIZE)
+    if (!number_size(text, bytes) || *bytes < MACHINE_RAM_LEAST || *bytes > MACHINE_RAM_MOST || *bytes % RAM_PAGE_SIZE)
         return err_set(err, -EINVAL,
                        "--%s '%.100s': accepted is a size from " MACHINE_RAM_RANGE
                        " in bytes (whole pages of 4096) or with a "
@@ -84,7 +59,7 @@ static int parse_size(const struct option_spec *spec, const char *text, uint64_t
 
 static int parse_code_size(const struct option_spec *spec, const char *text, uint64_t *bytes, struct err *err)
 {
-    if (!take_size(text, bytes) || *bytes < ENGINE_CODE_CACHE_LEAST || *bytes > ENGINE_CODE_CACHE_MOST)
+    if (!number_size(text, bytes) || *bytes < ENGINE_CODE_CACHE_LEAST || *bytes > ENGINE_CODE_CACHE_MOST)
         return err_set(
             err, -EINVAL,
             "--%s '%.100s': accepted is a size from 1M to 4G in bytes or with a suffix K, M or G, such as 32M",
@@ -97,7 +72,7 @@ static int parse_count(const struct option_spec *spec, const char *text, unsigne
     const char *p = text;
     uint64_t n;
 
-    if (!take_number(&p, &n) || *p || n < 1 || n > VM_MAX_VCPUS)
+    if (!number_take(&p, &n) || *p || n < 1 || n > VM_MAX_VCPUS)
         return err_set(err, -EINVAL, "--%s '%.100s': accepted is a whole number from 1 to %d", spec->name, text,
                        VM_MAX_VCPUS);
     *count = (unsigned)n;
@@ -111,7 +86,7 @@ static int parse_seconds(const struct option_spec *spec, const char *text, int64
     uint64_t seconds = 0;
     int64_t fraction = 0;
 
-    bool ok = take_number(&p, &seconds) && seconds <= MAX_SECONDS;
+    bool ok = number_take(&p, &seconds) && seconds <= MAX_SECONDS;
     if (ok && *p == '.') {
         ok = isdigit((unsigned char)*++p);
         for (int64_t unit = NS_PER_SEC / 10; isdigit((unsigned char)*p); p++, unit /= 10)
@@ -155,7 +130,7 @@ static bool parse_lockstep_word(const struct option_spec *spec, const char *word
     size_t len = (size_t)(value++ - word);
     if (len == 4 && memcmp(word, "from", len) == 0)
         return parse_seconds(spec, value, &lockstep->from_ns, NULL) == 0;
-    if (!take_number(&value, &n) || *value || n < 1)
+    if (!number_take(&value, &n) || *value || n < 1)
         return false;
     if (len == 6 && memcmp(word, "memory", len) == 0)
         lockstep->memory_every = n;

@@ -98,6 +98,18 @@ static void wrote_by_device(struct ram *ram, const uint8_t *host, uint64_t len)
         ram->written(ram->written_opaque, host, len);
 }
 
+/* All of the memfd is mapped for as long as the VM is there: a pin has nothing to hold yet. */
+uint8_t *ram_pin(struct ram *ram, uint64_t gpa, uint64_t len)
+{
+    return ram_host(ram, gpa, len);
+}
+
+void ram_unpin(struct ram *ram, uint8_t *host, uint64_t len, bool stored)
+{
+    if (stored)
+        wrote_by_device(ram, host, len);
+}
+
 int ram_write(struct ram *ram, uint64_t gpa, const void *buf, uint64_t len)
 {
     uint8_t *host = ram_host(ram, gpa, len);

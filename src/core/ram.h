@@ -89,6 +89,13 @@ int ram_write(struct ram *ram, uint64_t gpa, const void *buf, uint64_t len) MUST
 /* Copies what the host still has of [gpa, gpa + len), also where a load would raise SIGBUS; the bytes from its start. */
 size_t ram_peek(const struct ram *ram, uint64_t gpa, void *buf, size_t len);
 
+/*
+ * For devices that move data themselves: host memory of [gpa, gpa + len), pinned until ram_unpin() however long the guest runs, or NULL where
+ * any of it is not RAM. Who has stored to it says so, which tells the engines.
+ */
+uint8_t *ram_pin(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;
+void ram_unpin(struct ram *ram, uint8_t *host, uint64_t len, bool stored);
+
 /* Fills with zeroes without touching pages that are still absent where it can. */
 int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;
 

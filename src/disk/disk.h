@@ -1,0 +1,93 @@
+/*
+ * A disk, or whatever stands in for one: a flat array of bytes that is read, written, flushed and given back. Formats (raw, qcow2, formats.def) look
+ * the same from above, and stand on a file (file.h) below.
+ *
+ * Requests are asynchronous. Submit from the loop's thread, complete on the loop's thread, in any order, never from within disk_submit():
+ * whoever submits needs no lock and no care for recursion. A write is durable when a flush that was submitted after its completion has
+ * completed; overlapping requests under way at once happen in an order that nobody promises.
+ *
+ * Errors: -ENOSPC where the host has no room, -EIO and others as the host says, -EINVAL for a range that is not within the disk or not of
+ * whole blocks, -EROFS. An error leaves the image sound; a request that failed may be submitted again.
+ */
+#ifndef DISK_DISK_H
+#define DISK_DISK_H
+
+#include <stdbool.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+
+#define DISK_BLOCK_SIZE 512 /* offsets and lengths are multiples of it */
+
+enum disk_op {
+    DISK_READ,
+    DISK_WRITE,
+    DISK_FLUSH,
+    DISK_DISCARD, /* the range's content is no longer wanted: room is given back where it can be; reads as zeroes or as before */
+    DISK_ZERO, /* the range reads as zeroes from now on; with `unmap`, room is given back where it can be */
+};
+
+struct disk;
+
+struct disk_request {
+    enum disk_op op;
+    bool unmap;              /* DISK_ZERO */
+    uint64_t offset, len;    /* bytes */
+    const struct iovec *iov; /* READ, WRITE: together len bytes; the submitter's until done */
+    unsigned n_iov;
+    void (*done)(struct disk_request *req, int result); /* 0 or -errno */
+    void *opaque;                                       /* the submitter's */
+
+    struct disk_request *next; /* the disk's, until done */
+    int result;
+};
+
+/* What a format or protocol fills in. */
+struct disk_type {
+    const char *name;
+    void (*submit)(struct disk *disk, struct disk_request *req);      /* a checked request */
+    int (*resize)(struct disk *disk, uint64_t size, struct err *err); /* with nothing under way; NULL: it cannot */
+    void (*close)(struct disk *disk);                                 /* with nothing under way */
+};
+
+/* How an image is opened. */
+struct disk_conf {
+    const char *path;
+    const char
+        *format; /* a name in formats.def; NULL: as the path's ending says, and never what the content looks like */
+    bool read_only;
+    bool discard; /* DISK_DISCARD and unmapping reach the file; otherwise they are accepted and do nothing */
+    bool direct;  /* past the host's page cache (O_DIRECT) */
+    bool threads; /* a thread pool even where io_uring is there */
+};
+
+/* Allocated by the type, which embeds it. */
+struct disk {
+    const struct disk_type *type;
+    struct loop *loop;
+    uint64_t size; /* bytes, a multiple of DISK_BLOCK_SIZE */
+    bool read_only;
+    bool discard;
+    char path[4096];    /* for messages */
+    unsigned under_way; /* requests submitted and not done */
+};
+
+/* Whether `conf` names a format, in so many words or by the path's ending; -EINVAL and a message that lists the formats. */
+int disk_check(const struct disk_conf *conf, struct err *err) MUST_CHECK;
+
+/*
+ * Opens an image and locks it: two writers, or a writer and readers, are refused, also between processes. Metadata is checked; err names the field and its
+ * offset where it is wrong. loop: where requests complete.
+ */
+int disk_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err) MUST_CHECK;
+
+/* With no request under way. Flushes what the format still holds in memory; says so in the log where that fails. */
+void disk_close(struct disk *disk);
+
+void disk_submit(struct disk *disk, struct disk_request *req);
+
+/* With no request under way. Sizes are whole blocks; -ENOTSUP where the format cannot. */
+int disk_resize(struct disk *disk, uint64_t size, struct err *err) MUST_CHECK;
+
+#endif
