@@ -1,0 +1,31 @@
+/*
+ * The host file or block device under an image: asynchronous requests through io_uring, or a pool of threads where the host has none, and
+ * plain calls for the little that opening and closing need. Knows no format.
+ *
+ * Threads: those of disk.h. Requests are disk_requests, but offsets and lengths are bytes as the file has them: any alignment, and writes may go
+ * beyond the end, which moves.
+ */
+#ifndef DISK_FILE_H
+#define DISK_FILE_H
+
+#include "disk/disk.h"
+
+struct file;
+
+/* Opens conf->path, locks it (OFD locks: shared for readers, exclusive for writers) and measures it. -EBUSY with a message where it is locked. */
+int file_open(struct file **file, const struct disk_conf *conf, struct loop *loop, struct err *err) MUST_CHECK;
+void file_close(struct file *file);
+
+/* Bytes; of a block device too. As of the last completed request. */
+uint64_t file_size(const struct file *file);
+
+/* READ beyond the end gives zeroes. DISCARD punches a hole, ZERO with `unmap` does so too and without it keeps the room; both work everywhere. */
+void file_submit(struct file *file, struct disk_request *req);
+
+/* The calling thread waits: all of it or -errno; a read beyond the end gives zeroes. */
+int file_read(struct file *file, uint64_t offset, void *buf, size_t len) MUST_CHECK;
+int file_write(struct file *file, uint64_t offset, const void *buf, size_t len) MUST_CHECK;
+int file_sync(struct file *file) MUST_CHECK;
+int file_truncate(struct file *file, uint64_t size) MUST_CHECK;
+
+#endif
