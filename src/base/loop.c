@@ -23,6 +23,9 @@ struct loop {
     int wake_fd;  /* eventfd: a post, or a stop */
     int timer_fd; /* the first timer: whoever puts it there sets it, and the loop's thread sleeps on */
     _Atomic bool stopping;
+    _Atomic bool asleep;                   /* the loop's thread waits, or is about to: who sets an event wakes it */
+    struct loop_event *_Atomic set_events; /* the latest first */
+    struct loop_event *events;             /* taken from there, in order; the loop's thread's */
 
     pthread_mutex_t lock;     /* guards what follows */
     struct loop_timer **heap; /* binary min-heap by deadline */
@@ -114,6 +117,74 @@ void loop_stop(struct loop *loop)
 {
     atomic_store(&loop->stopping, true);
     wake(loop);
+}
+
+/* ---- events ---- */
+
+void loop_event_init(struct loop_event *event, struct loop *loop, void (*fn)(void *opaque), void *opaque)
+{
+    *event = (struct loop_event){.loop = loop, .fn = fn, .opaque = opaque};
+}
+
+void loop_event_set(struct loop_event *event)
+{
+    struct loop *loop = event->loop;
+
+    if (atomic_exchange(&event->set, true))
+        return;
+    event->next = atomic_load(&loop->set_events);
+    while (!atomic_compare_exchange_weak(&loop->set_events, &event->next, event))
+        ;
+    /* Either this sees the thread asleep, or the thread sees the event before it sleeps. */
+    if (atomic_load(&loop->asleep) && atomic_exchange(&loop->asleep, false))
+        wake(loop);
+}
+
+/* Behind those that are there, in the order in which they were set. */
+static void take_events(struct loop *loop)
+{
+    struct loop_event *latest = atomic_exchange(&loop->set_events, NULL), *first = NULL, **tail = &loop->events;
+
+    while (latest) {
+        struct loop_event *before = latest->next;
+        latest->next = first;
+        first = latest;
+        latest = before;
+    }
+    while (*tail)
+        tail = &(*tail)->next;
+    *tail = first;
+}
+
+/* Those that are set by now: what they set themselves comes after files and timers had their turn. */
+static void run_events(struct loop *loop)
+{
+    struct loop_event *last = NULL;
+
+    take_events(loop);
+    for (struct loop_event *e = loop->events; e; e = e->next)
+        last = e;
+    for (bool more = last; more && loop->events;) {
+        struct loop_event *e = loop->events;
+        more = e != last;
+        loop->events = e->next;
+        atomic_store(&e->set, false);
+        e->fn(e->opaque);
+    }
+}
+
+void loop_event_fini(struct loop_event *event)
+{
+    struct loop *loop = event->loop;
+
+    if (!loop)
+        return;
+    take_events(loop);
+    for (struct loop_event **e = &loop->events; *e; e = &(*e)->next)
+        if (*e == event) {
+            *e = event->next;
+            break;
+        }
 }
 
 /* ---- timers: a binary heap; slot is the index + 1 ---- */
@@ -276,8 +347,12 @@ void loop_run(struct loop *loop)
     while (!atomic_load(&loop->stopping)) {
         run_posts(loop);
         run_timers(loop, expired);
+        run_events(loop);
         expired = false;
-        int n = epoll_wait(loop->epoll_fd, events, ARRAY_SIZE(events), -1);
+        atomic_store(&loop->asleep, true);
+        bool more = loop->events || atomic_load(&loop->set_events);
+        int n = epoll_wait(loop->epoll_fd, events, ARRAY_SIZE(events), more ? 0 : -1);
+        atomic_store(&loop->asleep, false);
         struct loop_fd *ready = NULL;
         uint32_t ready_events = 0;
         for (int i = 0; i < n; i++) {

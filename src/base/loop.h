@@ -9,6 +9,7 @@
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "base/err.h"
@@ -21,6 +22,15 @@ struct loop_timer {
     void *opaque;
     int64_t deadline; /* ns */
     size_t slot;      /* place in the heap + 1; 0 when not armed */
+};
+
+/* Something to do on the loop's thread that others ask for often: asking allocates nothing and takes no lock. */
+struct loop_event {
+    struct loop *loop;
+    void (*fn)(void *opaque);
+    void *opaque;
+    _Atomic bool set;
+    struct loop_event *next;
 };
 
 struct loop_fd {
@@ -38,6 +48,14 @@ void loop_stop(struct loop *loop);
 
 /* Runs fn(opaque) once on the loop's thread, soon. Any thread. 0 or -ENOMEM. */
 int loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque) MUST_CHECK;
+
+/*
+ * Runs the event's fn(opaque) on the loop's thread, soon: once for all calls that come before it begins. Any thread, but not signal handlers.
+ * The caller keeps `event` until loop_event_fini(), which is called on the loop's thread, or while nobody runs the loop; by then nobody sets it any more.
+ */
+void loop_event_init(struct loop_event *event, struct loop *loop, void (*fn)(void *opaque), void *opaque);
+void loop_event_set(struct loop_event *event);
+void loop_event_fini(struct loop_event *event);
 
 void loop_timer_init(struct loop_timer *timer, struct loop *loop, void (*fn)(void *opaque), void *opaque);
 void loop_timer_set(struct loop_timer *timer, int64_t deadline_ns);
