@@ -63,7 +63,7 @@ static const struct chardev_ops file_ops = {
     .close = file_close,
 };
 
-int file_open(struct chardev **dev, const struct console_conf *conf, struct err *err)
+int to_file_open(struct chardev **dev, const struct console_conf *conf, struct err *err)
 {
     struct file *f = calloc(1, sizeof(*f));
     int r;
