@@ -40,7 +40,8 @@ struct disk_request {
     void *opaque;                                       /* the submitter's */
 
     struct disk_request *next; /* the disk's, until done */
-    int result;
+    struct disk *disk;         /* the disk's; NULL in a request to a file (file.h) that a format makes up */
+    int result;                /* the disk's */
 };
 
 /* What a format or protocol fills in. */
@@ -71,6 +72,10 @@ struct disk {
     bool discard;
     char path[4096];    /* for messages */
     unsigned under_way; /* requests submitted and not done */
+
+    /* Requests that are done without work, until the callback at hand has returned: disk_complete_later(). */
+    struct disk_request *easy, **easy_tail;
+    struct loop_event easy_event;
 };
 
 /* Whether `conf` names a format, in so many words or by the path's ending; -EINVAL and a message that lists the formats. */
@@ -86,6 +91,15 @@ int disk_open(struct disk **disk, const struct disk_conf *conf, struct loop *loo
 void disk_close(struct disk *disk);
 
 void disk_submit(struct disk *disk, struct disk_request *req);
+
+/* ---- for formats ---- */
+
+/* Sets up what they all share, but for size; before anything is submitted. */
+void disk_init(struct disk *disk, const struct disk_type *type, const struct disk_conf *conf, struct loop *loop);
+
+/* The request is done, and no longer the disk's. On the loop's thread; never from within submit, where it is disk_complete_later(). */
+void disk_complete(struct disk_request *req, int result);
+void disk_complete_later(struct disk *disk, struct disk_request *req, int result);
 
 /* With no request under way. Sizes are whole blocks; -ENOTSUP where the format cannot. */
 int disk_resize(struct disk *disk, uint64_t size, struct err *err) MUST_CHECK;

@@ -1,0 +1,173 @@
+#include "disk/disk.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "disk/format.h"
+
+struct format {
+    const char *name;
+    const char *endings;
+    int (*open)(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err);
+};
+
+static const struct format formats[] = {
+#define FORMAT(name, endings, help) {#name, endings, name##_open},
+#include "disk/formats.def"
+#undef FORMAT
+};
+
+static bool ends_with(const char *path, const char *ending, size_t len)
+{
+    size_t n = strlen(path);
+    return n > len && memcmp(path + n - len, ending, len) == 0;
+}
+
+/* endings: ".raw .img" */
+static bool ends_with_any(const char *path, const char *endings)
+{
+    while (*endings) {
+        size_t len = strcspn(endings, " ");
+        if (ends_with(path, endings, len))
+            return true;
+        endings += len + (endings[len] == ' ');
+    }
+    return false;
+}
+
+/* "raw (.raw .img), qcow2 (.qcow2)" */
+static void list_formats(char *buf, size_t size)
+{
+    size_t at = 0;
+
+    buf[0] = '\0';
+    for (size_t i = 0; i < ARRAY_SIZE(formats) && at < size; i++)
+        at += (size_t)snprintf(buf + at, size - at, "%s%s (%s)", i ? ", " : "", formats[i].name, formats[i].endings);
+}
+
+static const struct format *find(const struct disk_conf *conf, struct err *err)
+{
+    char list[160];
+
+    for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+        if (conf->format ? strcmp(conf->format, formats[i].name) == 0 : ends_with_any(conf->path, formats[i].endings))
+            return &formats[i];
+    list_formats(list, sizeof(list));
+    if (conf->format)
+        err_set(err, -EINVAL, "disk '%.200s': format '%.60s' is none of %s", conf->path, conf->format, list);
+    else
+        err_set(err, -EINVAL, "disk '%.200s': the name's ending tells no format; accepted is format= with one of %s",
+                conf->path, list);
+    return NULL;
+}
+
+int disk_check(const struct disk_conf *conf, struct err *err)
+{
+    return find(conf, err) ? 0 : -EINVAL;
+}
+
+int disk_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err)
+{
+    const struct format *format = find(conf, err);
+
+    *disk = NULL;
+    if (!format)
+        return -EINVAL;
+    if (strlen(conf->path) >= sizeof((*disk)->path))
+        return err_set(err, -ENAMETOOLONG, "disk '%.60s...': accepted are names up to %zu characters", conf->path,
+                       sizeof((*disk)->path) - 1);
+    return format->open(disk, conf, loop, err);
+}
+
+/* ---- requests ---- */
+
+void disk_complete(struct disk_request *req, int result)
+{
+    if (req->disk)
+        req->disk->under_way--;
+    req->result = result;
+    req->done(req, result);
+}
+
+void disk_complete_later(struct disk *disk, struct disk_request *req, int result)
+{
+    req->next = NULL;
+    req->result = result;
+    *disk->easy_tail = req;
+    disk->easy_tail = &req->next;
+    loop_event_set(&disk->easy_event);
+}
+
+static void complete_easy(void *opaque)
+{
+    struct disk *disk = opaque;
+    struct disk_request *req = disk->easy;
+
+    disk->easy = NULL;
+    disk->easy_tail = &disk->easy;
+    while (req) {
+        struct disk_request *next = req->next;
+        disk_complete(req, req->result);
+        req = next;
+    }
+}
+
+void disk_init(struct disk *disk, const struct disk_type *type, const struct disk_conf *conf, struct loop *loop)
+{
+    disk->type = type;
+    disk->loop = loop;
+    disk->read_only = conf->read_only;
+    disk->discard = conf->discard;
+    snprintf(disk->path, sizeof(disk->path), "%s", conf->path);
+    disk->easy_tail = &disk->easy;
+    loop_event_init(&disk->easy_event, loop, complete_easy, disk);
+}
+
+void disk_close(struct disk *disk)
+{
+    if (!disk)
+        return;
+    loop_event_fini(&disk->easy_event);
+    disk->type->close(disk);
+}
+
+/* 0: to be done; 1: done already; or -errno. */
+static int check(const struct disk *disk, const struct disk_request *req)
+{
+    if (req->op == DISK_FLUSH)
+        return disk->read_only;
+    if (req->op != DISK_READ && disk->read_only)
+        return -EROFS;
+    if ((req->offset | req->len) % DISK_BLOCK_SIZE || req->offset > disk->size || req->len > disk->size - req->offset)
+        return -EINVAL;
+    return req->len == 0 || (req->op == DISK_DISCARD && !disk->discard);
+}
+
+void disk_submit(struct disk *disk, struct disk_request *req)
+{
+    int r = check(disk, req);
+
+    req->disk = disk;
+    disk->under_way++;
+    if (r != 0) {
+        disk_complete_later(disk, req, r < 0 ? r : 0);
+        return;
+    }
+    if (req->op == DISK_ZERO && !disk->discard)
+        req->unmap = false;
+    disk->type->submit(disk, req);
+}
+
+int disk_resize(struct disk *disk, uint64_t size, struct err *err)
+{
+    if (disk->read_only)
+        return err_set(err, -EROFS, "disk '%.200s' is read-only", disk->path);
+    if (size == 0 || size % DISK_BLOCK_SIZE || size > INT64_MAX)
+        return err_set(err, -EINVAL, "disk '%.200s': size %" PRIu64 ": accepted are multiples of %d", disk->path, size,
+                       DISK_BLOCK_SIZE);
+    if (!disk->type->resize)
+        return err_set(err, -ENOTSUP, "disk '%.200s': its format '%s' has one size for good", disk->path,
+                       disk->type->name);
+    return disk->type->resize(disk, size, err);
+}

@@ -1,0 +1,182 @@
+/*
+ * A request done by calls that wait. Short transfers go on where they stopped, signals do not matter, and what the file system cannot do by itself
+ * is done by writing zeroes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "disk/file_impl.h"
+
+#define PART_IOVS 64
+
+int file_plain_fd(const struct file *file, const struct disk_request *req)
+{
+    uint64_t bits = req->offset | req->len;
+
+    if (!file->align)
+        return file->fd;
+    for (unsigned i = 0; i < req->n_iov; i++)
+        bits |= (uintptr_t)req->iov[i].iov_base | req->iov[i].iov_len;
+    return bits % file->align ? file->buffered_fd : file->fd;
+}
+
+/* The vectors from `from` bytes on, as many as `part` holds. */
+static int slice(const struct disk_request *req, uint64_t from, struct iovec part[PART_IOVS])
+{
+    unsigned i = 0;
+    int n = 0;
+
+    for (; i < req->n_iov && from >= req->iov[i].iov_len; i++)
+        from -= req->iov[i].iov_len;
+    for (; i < req->n_iov && n < PART_IOVS; i++, from = 0)
+        part[n++] =
+            (struct iovec){.iov_base = (char *)req->iov[i].iov_base + from, .iov_len = req->iov[i].iov_len - from};
+    return n;
+}
+
+bool file_plain_pad(struct file *file, const struct disk_request *req, uint64_t got)
+{
+    struct iovec part[PART_IOVS];
+
+    if (req->offset + got < file->size)
+        return false;
+    while (got < req->len) {
+        int n = slice(req, got, part);
+        for (int i = 0; i < n; i++) {
+            memset(part[i].iov_base, 0, part[i].iov_len);
+            got += part[i].iov_len;
+        }
+    }
+    return true;
+}
+
+static int move(struct file *file, const struct disk_request *req, uint64_t from)
+{
+    /* What is left of a direct transfer need not be aligned. */
+    int fd = from ? file->buffered_fd : file_plain_fd(file, req);
+    struct iovec part[PART_IOVS];
+
+    while (from < req->len) {
+        int n = slice(req, from, part);
+        off_t at = (off_t)(req->offset + from);
+        ssize_t moved = req->op == DISK_WRITE ? pwritev(fd, part, n, at) : preadv(fd, part, n, at);
+        if (moved < 0 && errno == EINTR)
+            continue;
+        if (moved < 0)
+            return -errno;
+        if (moved == 0)
+            /* The end: where it should be, or before that, as somebody else has cut the file off. */
+            return req->op == DISK_READ && file_plain_pad(file, req, from) ? 0 : -EIO;
+        from += (uint64_t)moved;
+        fd = from % DISK_BLOCK_SIZE ? file->buffered_fd : fd;
+    }
+    if (req->op == DISK_WRITE)
+        file_grew(file, req->offset + req->len);
+    return 0;
+}
+
+static int sync_data(const struct file *file)
+{
+    while (fdatasync(file->buffered_fd) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
+static int write_zeroes(struct file *file, uint64_t offset, uint64_t len)
+{
+    static const char zeroes[64 * KIB];
+
+    while (len) {
+        uint64_t n = len < sizeof(zeroes) ? len : sizeof(zeroes);
+        ssize_t written = pwrite(file->buffered_fd, zeroes, n, (off_t)offset);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return written < 0 ? -errno : -EIO;
+        offset += (uint64_t)written;
+        len -= (uint64_t)written;
+        file_grew(file, offset);
+    }
+    return 0;
+}
+
+/* Whether the file system cannot, which is no error: it has other ways. */
+static bool cannot(int r)
+{
+    return r == -EOPNOTSUPP || r == -ENOSYS || r == -ENODEV || r == -EINVAL || r == -ENOTTY;
+}
+
+static int allocate(const struct file *file, int mode, uint64_t offset, uint64_t len)
+{
+    while (fallocate(file->buffered_fd, mode, (off_t)offset, (off_t)len) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
+static int on_device(const struct file *file, unsigned long command, uint64_t offset, uint64_t len)
+{
+    uint64_t range[2] = {offset, len};
+
+    while (ioctl(file->buffered_fd, command, range) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
+/* Gives the range's room back, and it reads as zeroes; -EOPNOTSUPP where that is not to be had. */
+static int punch(struct file *file, uint64_t offset, uint64_t len)
+{
+    if (file->no_punch)
+        return -EOPNOTSUPP;
+    int r = allocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, len);
+    if (!cannot(r))
+        return r;
+    file->no_punch = r != -EINVAL;
+    return -EOPNOTSUPP;
+}
+
+static int discard(struct file *file, uint64_t offset, uint64_t len)
+{
+    int r = file->block_device ? on_device(file, BLKDISCARD, offset, len) : punch(file, offset, len);
+    return cannot(r) ? 0 : r;
+}
+
+static int zero(struct file *file, const struct disk_request *req)
+{
+    int r = req->unmap ? punch(file, req->offset, req->len) : -EOPNOTSUPP;
+
+    if (!cannot(r))
+        return r;
+    if (file->block_device)
+        r = on_device(file, BLKZEROOUT, req->offset, req->len);
+    else if (!file->no_zero_range)
+        r = allocate(file, FALLOC_FL_ZERO_RANGE, req->offset, req->len);
+    if (r == 0)
+        file_grew(file, req->offset + req->len);
+    if (!cannot(r))
+        return r;
+    file->no_zero_range = r != -EINVAL;
+    return write_zeroes(file, req->offset, req->len);
+}
+
+int file_plain_do(struct file *file, const struct disk_request *req, uint64_t from)
+{
+    switch (req->op) {
+    case DISK_READ:
+    case DISK_WRITE:
+        return move(file, req, from);
+    case DISK_FLUSH:
+        return sync_data(file);
+    case DISK_DISCARD:
+        return req->len ? discard(file, req->offset, req->len) : 0;
+    case DISK_ZERO:
+        return req->len ? zero(file, req) : 0;
+    }
+    return -EINVAL;
+}

@@ -1,0 +1,167 @@
+/*
+ * Requests through io_uring. Those of one callback of the loop are gathered and go to the kernel in one call; what it could do at once, as with
+ * reads that the page cache has, is complete when that call returns, and nobody sleeps over it.
+ *
+ * The ring's descriptor stands in the loop, readable while there are completions. All on the loop's thread. What comes back short goes to the
+ * pool, which does the rest.
+ */
+#include <errno.h>
+#include <liburing.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+#include "disk/file_impl.h"
+
+#define ENTRIES 256 /* requests in the kernel at most; others wait here */
+
+struct file_ring {
+    struct file *file;
+    struct io_uring ring;
+    struct loop_fd source;
+    struct loop_event submit; /* at the end of the callback at hand */
+    unsigned in_kernel;       /* taken from the waiting, and not complete */
+    struct disk_request *waiting, **tail;
+};
+
+static void on_complete(struct file_ring *ring, struct disk_request *req, int res)
+{
+    struct file *file = ring->file;
+    bool moves = req->op != DISK_FLUSH;
+
+    ring->in_kernel--;
+    if (res == -EINTR || res == -EAGAIN || (moves && res >= 0 && (uint64_t)res < req->len)) {
+        if (req->op != DISK_READ || res < 0 || !file_plain_pad(file, req, (uint64_t)res)) {
+            file_pool_submit(file->pool, req, res > 0 ? (unsigned)res : 0);
+            return;
+        }
+    }
+    if (req->op == DISK_WRITE && res >= 0)
+        file_grew(file, req->offset + req->len);
+    disk_complete(req, res < 0 ? res : 0);
+}
+
+/* Whether there were any. */
+static bool reap(struct file_ring *ring)
+{
+    struct io_uring_cqe *cqe;
+    bool any = false;
+
+    while (io_uring_peek_cqe(&ring->ring, &cqe) == 0) {
+        struct disk_request *req = io_uring_cqe_get_data(cqe);
+        int res = cqe->res;
+        io_uring_cqe_seen(&ring->ring, cqe);
+        on_complete(ring, req, res);
+        any = true;
+    }
+    return any;
+}
+
+static void prepare(struct file_ring *ring, struct io_uring_sqe *sqe, struct disk_request *req)
+{
+    struct file *file = ring->file;
+    int fd = file_plain_fd(file, req);
+
+    switch (req->op) {
+    case DISK_READ:
+        io_uring_prep_readv(sqe, fd, req->iov, req->n_iov, req->offset);
+        break;
+    case DISK_WRITE:
+        io_uring_prep_writev(sqe, fd, req->iov, req->n_iov, req->offset);
+        break;
+    default:
+        io_uring_prep_fsync(sqe, file->buffered_fd, IORING_FSYNC_DATASYNC);
+        break;
+    }
+    io_uring_sqe_set_data(sqe, req);
+}
+
+static void submit_gathered(void *opaque)
+{
+    struct file_ring *ring = opaque;
+
+    while (ring->waiting && ring->in_kernel < ENTRIES) {
+        struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);
+        struct disk_request *req = ring->waiting;
+        if (!sqe)
+            break;
+        ring->waiting = req->next;
+        if (!ring->waiting)
+            ring->tail = &ring->waiting;
+        ring->in_kernel++;
+        prepare(ring, sqe, req);
+    }
+    /* What the kernel does not take now, for want of memory, it is offered again. */
+    io_uring_submit(&ring->ring);
+    reap(ring);
+    if (io_uring_sq_ready(&ring->ring) || (ring->waiting && ring->in_kernel < ENTRIES))
+        loop_event_set(&ring->submit);
+}
+
+static void on_readable(void *opaque, uint32_t events)
+{
+    struct file_ring *ring = opaque;
+
+    if (reap(ring) && ring->waiting)
+        loop_event_set(&ring->submit);
+}
+
+void file_ring_submit(struct file_ring *ring, struct disk_request *req)
+{
+    if (req->n_iov > IOV_MAX) {
+        file_pool_submit(ring->file->pool, req, 0);
+        return;
+    }
+    req->next = NULL;
+    *ring->tail = req;
+    ring->tail = &req->next;
+    loop_event_set(&ring->submit);
+}
+
+static int init(struct io_uring *ring)
+{
+    int r = io_uring_queue_init(ENTRIES, ring, IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CLAMP);
+    return r == -EINVAL ? io_uring_queue_init(ENTRIES, ring, IORING_SETUP_CLAMP) : r;
+}
+
+int file_ring_open(struct file_ring **out, struct file *file)
+{
+    struct file_ring *ring = calloc(1, sizeof(*ring));
+    int r;
+
+    if (!ring)
+        return -ENOMEM;
+    ring->file = file;
+    ring->tail = &ring->waiting;
+    r = init(&ring->ring);
+    if (r < 0)
+        goto free_ring;
+    /* IORING_FEAT_NODROP: 5.5; what is older has too little for us. */
+    if (!(ring->ring.features & IORING_FEAT_NODROP)) {
+        r = -ENOSYS;
+        goto exit_ring;
+    }
+    ring->source = (struct loop_fd){.fd = ring->ring.ring_fd, .fn = on_readable, .opaque = ring};
+    r = loop_fd_add(file->loop, &ring->source, EPOLLIN);
+    if (r < 0)
+        goto exit_ring;
+    loop_event_init(&ring->submit, file->loop, submit_gathered, ring);
+    *out = ring;
+    return 0;
+
+exit_ring:
+    io_uring_queue_exit(&ring->ring);
+free_ring:
+    free(ring);
+    return r;
+}
+
+void file_ring_close(struct file_ring *ring)
+{
+    if (!ring)
+        return;
+    loop_event_fini(&ring->submit);
+    loop_fd_remove(ring->file->loop, &ring->source);
+    io_uring_queue_exit(&ring->ring);
+    free(ring);
+}

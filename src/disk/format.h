@@ -1,0 +1,15 @@
+/*
+ * What the image formats are to disk.c: NAME_open() for each line of formats.def, as disk_open() says. It allocates the format's state, in which a
+ * struct disk is embedded, and calls disk_init().
+ */
+#ifndef DISK_FORMAT_H
+#define DISK_FORMAT_H
+
+#include "disk/disk.h"
+
+#define FORMAT(name, endings, help) \
+    int name##_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err) MUST_CHECK;
+#include "disk/formats.def"
+#undef FORMAT
+
+#endif
