@@ -8,7 +8,7 @@ SEED   ?= 1
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: run test test-long stress bench fuzz oracle check install clean build guest
+.PHONY: run test test-long stress bench fuzz oracle check install clean build guest debian
 
 run: guest
 	@exec build/src/cli/vireo run $(ARGS)
@@ -48,6 +48,11 @@ build:
 guest: build
 	@tools/deps guest
 	@exec tools/guest-prepare
+
+# A whole Debian on a disk image: build/debian/disk.qcow2, vmlinuz, initrd.img, id_ed25519. tools/debian-prepare says what is in it.
+debian:
+	@tools/deps debian
+	@exec tools/debian-prepare
 
 # With the default guest, so that the installed vireo needs nothing of this tree.
 install: guest
