@@ -120,6 +120,32 @@ int ram_write(struct ram *ram, uint64_t gpa, const void *buf, uint64_t len)
     return 0;
 }
 
+/*
+ * A hole in the memfd. The mapping stays, so every pointer that engines and devices hold (a TLB's, a pin's) stays good: the kernel takes the pages
+ * out of the page tables of all who map them, waits for the CPUs' own TLBs, and frees them. A store of a vCPU's meanwhile is either before the
+ * hole, and lost with the page, or after it, and finds a page of zeroes; the same for what it loads, page walks and fetches among it. When
+ * fallocate() has returned nobody sees the old bytes, so for decoded code it is a device's store like any other.
+ */
+static int punch(struct ram *ram, uint64_t first, uint64_t end)
+{
+    return fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first, (off_t)(end - first)) < 0
+               ? -errno
+               : 0;
+}
+
+int ram_discard(struct ram *ram, uint8_t *host, uint64_t len)
+{
+    uint64_t offset = (uint64_t)(host - ram->base);
+    uint64_t first = align_up(offset, RAM_PAGE_SIZE), end = align_down(offset + len, RAM_PAGE_SIZE);
+
+    if (first >= end)
+        return 0;
+    int r = punch(ram, first, end);
+    if (r == 0)
+        wrote_by_device(ram, ram->base + first, end - first);
+    return r;
+}
+
 int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len)
 {
     uint8_t *host = ram_host(ram, gpa, len);
@@ -128,8 +154,7 @@ int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len)
 
     uint64_t offset = (uint64_t)(host - ram->base);
     uint64_t first = align_up(offset, RAM_PAGE_SIZE), last = align_down(offset + len, RAM_PAGE_SIZE);
-    if (first < last &&
-        fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first, (off_t)(last - first)) == 0) {
+    if (first < last && punch(ram, first, last) == 0) {
         memset(host, 0, first - offset);
         memset(ram->base + last, 0, offset + len - last);
     } else {

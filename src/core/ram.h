@@ -74,6 +74,13 @@ static inline uint64_t ram_page(const struct ram *ram, const uint8_t *host)
     return (uint64_t)(host - ram->base) >> RAM_PAGE_SHIFT;
 }
 
+/* The guest-physical address of `host`, which ram_host() returned. */
+static inline uint64_t ram_gpa(const struct ram *ram, const uint8_t *host)
+{
+    uint64_t offset = (uint64_t)(host - ram->base);
+    return offset < ram->low ? offset : offset - ram->low + RAM_HIGH_BASE;
+}
+
 /* The granules that [offset, offset + len) of a page touches; it lies within the page, and len is not 0. */
 static inline uint64_t ram_granules(uint64_t offset, uint64_t len)
 {
@@ -95,6 +102,12 @@ size_t ram_peek(const struct ram *ram, uint64_t gpa, void *buf, size_t len);
  */
 uint8_t *ram_pin(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;
 void ram_unpin(struct ram *ram, uint8_t *host, uint64_t len, bool stored);
+
+/*
+ * Gives the whole pages of [host, host + len), which is RAM, back to the host: they read as zeroes from now on, and are backed again when they are
+ * touched. Any thread, whatever the vCPUs do: see ram.c. -errno, and the pages are as they were, where the host cannot.
+ */
+int ram_discard(struct ram *ram, uint8_t *host, uint64_t len) MUST_CHECK;
 
 /* Fills with zeroes without touching pages that are still absent where it can. */
 int ram_zero(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;

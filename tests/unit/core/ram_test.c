@@ -145,11 +145,49 @@ static void test_zero_discards(void **state)
     ram_close(&ram);
 }
 
+/* Whole pages only, on both sides of the hole; what code was decoded from moves on, what lies beside stays. */
+static void test_discard(void **state)
+{
+    struct ram ram;
+    struct err err;
+    uint8_t bytes[4 * RAM_PAGE_SIZE];
+
+    memset(bytes, 0xaa, sizeof(bytes));
+    assert_int_equal(ram_open(&ram, MIB, 512 * KIB, &err), 0);
+    assert_int_equal(ram_write(&ram, 0x1000, bytes, sizeof(bytes)), 0);
+    assert_int_equal(ram_write(&ram, 4 * GIB, bytes, sizeof(bytes)), 0);
+    assert_int_equal(ram_resident(&ram), 2 * sizeof(bytes));
+    ram.page_flags[3] |= RAM_PAGE_CODE;
+    ram_claim_code(&ram, ram.base + 0x3fc0, 1);
+
+    const uint8_t *low = ram_host(&ram, 0x1000, 1);
+    assert_int_equal(ram_discard(&ram, ram.base + 0x1001, 0xfff), 0); /* no page is whole */
+    assert_int_equal(ram_resident(&ram), 2 * sizeof(bytes));
+    assert_int_equal(ram_discard(&ram, ram.base + 0x1001, 0x2fff), 0);
+    assert_int_equal(ram_resident(&ram), 2 * sizeof(bytes) - 2 * RAM_PAGE_SIZE);
+    assert_int_equal(ram.code[3].version, 1);
+    assert_int_equal(low[0xfff], 0xaa);
+    assert_int_equal(low[0x1000], 0);
+    assert_int_equal(low[0x2fff], 0);
+    assert_int_equal(low[0x3000], 0xaa);
+
+    uint8_t *high = ram_host(&ram, 4 * GIB, sizeof(bytes));
+    assert_int_equal(ram_gpa(&ram, high + 5), 4 * GIB + 5);
+    assert_int_equal(ram_gpa(&ram, low), 0x1000);
+    assert_int_equal(ram_discard(&ram, high, sizeof(bytes)), 0);
+    assert_int_equal(ram_resident(&ram), 2 * RAM_PAGE_SIZE);
+    assert_int_equal(*(volatile uint8_t *)high, 0);
+    *(volatile uint8_t *)high = 1; /* is there again when it is touched */
+    assert_int_equal(ram_discard(&ram, ram.base, 0), 0);
+    ram_close(&ram);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hole),          cmocka_unit_test(test_sizes), cmocka_unit_test(test_code_version),
         cmocka_unit_test(test_code_granules), cmocka_unit_test(test_peek),  cmocka_unit_test(test_zero_discards),
+        cmocka_unit_test(test_discard),
     };
     return cmocka_run_group_tests_name("ram", tests, NULL, NULL);
 }
