@@ -6,7 +6,10 @@
 
 #include "base/number.h"
 
-/* Copies the next item to `out`, with doubled commas as one; *p behind it and its comma. False when it is too long. */
+/*
+ * Copies the next item to `out`, with doubled commas as one; *p behind it and its comma, but for one that nothing stands behind: that gives an
+ * empty item. False when it is too long.
+ */
 static bool take_item(const char **p, char *out, size_t size)
 {
     size_t n = 0;
@@ -18,7 +21,7 @@ static bool take_item(const char **p, char *out, size_t size)
         out[n++] = *(*p)++;
     }
     out[n] = '\0';
-    *p += **p == ',';
+    *p += **p == ',' && (n == 0 || (*p)[1]);
     return true;
 }
 

@@ -15,7 +15,10 @@
 #include "base/loop.h"
 
 #define NET_FRAME_MAX (65536 + 64) /* an Ethernet frame, segmentation offload and all, without its virtio header */
+#define NET_MTU_LEAST 576
 #define NET_MTU_MOST  65521
+
+#define NET_QUEUE_PAIRS_MOST 16
 
 /* struct virtio_net_hdr_mrg_rxbuf without num_buffers, which is the device's (virtio 1.2 section 5.1.6). Little-endian. */
 struct net_header {
@@ -32,6 +35,7 @@ enum {
     NET_OFFLOAD_CSUM = 1 << 0, /* frames with NEEDS_CSUM */
     NET_OFFLOAD_TSO4 = 1 << 1, /* and with GSO_TCPV4 */
     NET_OFFLOAD_TSO6 = 1 << 2,
+    NET_OFFLOAD_ALL = NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4 | NET_OFFLOAD_TSO6,
 };
 
 struct net;
@@ -66,6 +70,8 @@ struct net {
     struct net_receiver receiver; /* set by net_connect() */
     unsigned offloads;            /* NET_OFFLOAD_ that send() takes; set in open */
     uint16_t mtu;                 /* what the interface should tell its guest, or 0: the usual 1500 */
+    unsigned takes;               /* NET_OFFLOAD_ that deliver() takes, by net_set_offloads(); none at first */
+    uint64_t dropped;             /* frames, either way, that this backend could not pass on */
 };
 
 /*
@@ -80,19 +86,47 @@ struct net_spec {
     bool has_mac;
     uint16_t mtu; /* 0: as the backend says */
     unsigned queue_pairs;
-    uint64_t pps, pps_burst, bps, bps_burst; /* frames and bytes a second each way, 0: no limit */
+    uint64_t pps, pps_burst, bps, bps_burst; /* frames and bytes a second each way; 0: no limit, the usual burst */
     char capture[4096];                      /* a pcap file, or "" */
 };
 
 /* -EINVAL and a message that lists what is accepted. Opens nothing. */
 int net_spec_parse(const char *text, struct net_spec *spec, struct err *err) MUST_CHECK;
 
+/*
+ * On the loop's thread, or before it runs (iothread_call()). net_connect() comes before the loop goes on: until then, nothing may be delivered.
+ * The capture of the spec is opened too.
+ */
 int net_open(struct net **net, const struct net_spec *spec, struct loop *loop, struct err *err) MUST_CHECK;
-void net_close(struct net *net);
+void net_close(struct net *net); /* on the loop's thread */
 
 static inline void net_connect(struct net *net, const struct net_receiver *receiver)
 {
     net->receiver = *receiver;
+}
+
+/* A frame on its way out. The header has been checked against it (offload_check()), and asks for nothing that net->offloads has not. */
+static inline void net_send(struct net *net, const struct net_header *header, const struct iovec *frame, unsigned n)
+{
+    net->type->send(net, header, frame, n);
+}
+
+static inline void net_flush(struct net *net)
+{
+    if (net->type->flush)
+        net->type->flush(net);
+}
+
+static inline void net_resume(struct net *net)
+{
+    net->type->resume(net);
+}
+
+static inline void net_set_offloads(struct net *net, unsigned offloads)
+{
+    net->takes = offloads;
+    if (net->type->set_offloads)
+        net->type->set_offloads(net, offloads);
 }
 
 #endif
