@@ -168,9 +168,75 @@ static void test_fd(void **state)
     loop_close(r.loop);
 }
 
+struct events {
+    struct loop *loop;
+    struct loop_event first, second, gone;
+    _Atomic unsigned n_first, n_second;
+    _Atomic bool ended;
+};
+
+static void on_first(void *opaque)
+{
+    struct events *e = opaque;
+
+    if (++e->n_first == 3)
+        loop_event_set(&e->second);
+}
+
+static void on_second(void *opaque)
+{
+    struct events *e = opaque;
+
+    e->n_second++;
+    loop_stop(e->loop);
+}
+
+static void on_gone(void *opaque)
+{
+    fail_msg("an event that was taken back");
+}
+
+static void *set_events(void *opaque)
+{
+    struct events *e = opaque;
+
+    while (!e->ended) {
+        unsigned before = e->n_first;
+        loop_event_set(&e->first);
+        while (e->n_first == before && !e->ended)
+            sched_yield();
+    }
+    return NULL;
+}
+
+/* Once for however many calls before it runs; a thread that sleeps is woken. */
+static void test_events(void **state)
+{
+    struct events e = {0};
+    pthread_t thread;
+
+    assert_int_equal(loop_open(&e.loop, NULL), 0);
+    loop_event_init(&e.first, e.loop, on_first, &e);
+    loop_event_init(&e.second, e.loop, on_second, &e);
+    loop_event_init(&e.gone, e.loop, on_gone, &e);
+    loop_event_set(&e.gone);
+    loop_event_set(&e.second);
+    loop_event_set(&e.second);
+    loop_event_fini(&e.gone);
+    loop_run(e.loop);
+    assert_int_equal(e.n_second, 1);
+    assert_int_equal(pthread_create(&thread, NULL, set_events, &e), 0);
+    loop_run(e.loop);
+    e.ended = true;
+    pthread_join(thread, NULL);
+    assert_int_equal(e.n_second, 2);
+    loop_close(e.loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_events),
         cmocka_unit_test(test_timer_order),
         cmocka_unit_test(test_post_from_thread),
         cmocka_unit_test(test_wakes_from_thread),
