@@ -222,7 +222,12 @@ static uint64_t config_read(struct pci_bus *bus, uint8_t devfn, unsigned off, un
     uint64_t val = ones_mask(len);
 
     pthread_mutex_lock(&bus->lock);
-    const struct pci_func *func = bus->funcs[devfn];
+    struct pci_func *func = bus->funcs[devfn];
+    if (func && func->reading) {
+        pthread_mutex_unlock(&bus->lock);
+        func->reading(func, off, len);
+        pthread_mutex_lock(&bus->lock);
+    }
     if (func && off < PCI_CONFIG_SIZE && len <= PCI_CONFIG_SIZE - off) {
         val = 0;
         memcpy(&val, func->config + off, len);

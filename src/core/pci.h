@@ -7,7 +7,7 @@
  * pci_add(), and calls pci_func_reset() from its reset.
  *
  * Threads: any. Two locks, `lock` for configuration and `intx_lock` for the wires; both may be taken under a device's lock, and
- * `written` is called under neither, so it may take its device's.
+ * `written` and `reading` are called under neither, so they may take their device's.
  */
 #ifndef CORE_PCI_H
 #define CORE_PCI_H
@@ -75,6 +75,8 @@ struct pci_func {
 
     /* The guest wrote [off, off + len). May be NULL. */
     void (*written)(struct pci_func *func, unsigned off, unsigned len);
+    /* The guest is about to read [off, off + len): pci_func_put() what it is to see. May be NULL. */
+    void (*reading)(struct pci_func *func, unsigned off, unsigned len);
     void *opaque;
 };
 

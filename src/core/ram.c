@@ -110,6 +110,11 @@ void ram_unpin(struct ram *ram, uint8_t *host, uint64_t len, bool stored)
         wrote_by_device(ram, host, len);
 }
 
+void ram_stored(struct ram *ram, uint8_t *host, uint64_t len)
+{
+    wrote_by_device(ram, host, len);
+}
+
 int ram_write(struct ram *ram, uint64_t gpa, const void *buf, uint64_t len)
 {
     uint8_t *host = ram_host(ram, gpa, len);

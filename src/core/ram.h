@@ -103,6 +103,9 @@ size_t ram_peek(const struct ram *ram, uint64_t gpa, void *buf, size_t len);
 uint8_t *ram_pin(struct ram *ram, uint64_t gpa, uint64_t len) MUST_CHECK;
 void ram_unpin(struct ram *ram, uint8_t *host, uint64_t len, bool stored);
 
+/* Stored to a part of what stays pinned. */
+void ram_stored(struct ram *ram, uint8_t *host, uint64_t len);
+
 /*
  * Gives the whole pages of [host, host + len), which is RAM, back to the host: they read as zeroes from now on, and are backed again when they are
  * touched. Any thread, whatever the vCPUs do: see ram.c. -errno, and the pages are as they were, where the host cannot.
