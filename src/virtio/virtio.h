@@ -27,6 +27,7 @@
 #define VIRTIO_F_RING_PACKED   (UINT64_C(1) << 34)
 
 struct virtio;
+struct virtio_core;
 
 struct virtio_type {
     const char *name;
@@ -41,9 +42,16 @@ struct virtio_type {
     int (*open)(struct virtio *v, const void *conf, struct err *err);
     /* The driver is ready: v->driver_features and v->queues hold. Every queue that is enabled is also notified once. */
     void (*start)(struct virtio *v);
-    /* The guest has made chains available in queue n, or may have. */
+    /*
+     * The guest has made chains available in queue n, or may have. A queue's worth of chains a call: then virtq_pop() says that there are no more,
+     * and there is another call when the loop's other work has had its turn.
+     */
     void (*notify)(struct virtio *v, unsigned n);
-    /* Stop: begin nothing new, and call virtio_stopped(), now or later, when every chain is pushed or given up and nothing is under way. */
+    /*
+     * Stop: begin nothing new, and call virtio_stopped(), now or later, when every chain is pushed or given up and nothing is under way. What is
+     * given up (still held then) comes again from virtq_pop() after the next start, in the order in which it was popped, unless the stop was a
+     * reset; the elements are gone.
+     */
     void (*stop)(struct virtio *v);
     /* The guest wrote [off, off + len) of the configuration space; may be NULL, then it cannot. See virtio_config_writable(). */
     void (*config_written)(struct virtio *v, unsigned off, unsigned len);
@@ -61,10 +69,12 @@ struct virtio {
     char name[32]; /* for messages, such as "disk0" */
 
     uint64_t features;        /* offered, the type's own bits; set in open */
+    uint64_t without;         /* reserved features not to offer: a type whose rings something else walks; set in open */
     unsigned n_queues;        /* set in open, up to VIRTIO_MAX_QUEUES */
     unsigned queue_size;      /* the largest the guest may choose: a power of two, up to VIRTQ_SIZE_MAX; 0: 256 */
     uint64_t driver_features; /* negotiated; from start on */
     struct virtq **queues;    /* n_queues of them */
+    struct virtio_core *core; /* virtio.c's own */
 };
 
 /* Whether a feature was negotiated. */

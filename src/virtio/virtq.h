@@ -32,19 +32,25 @@ struct virtq_elem {
     void *opaque; /* the holder's */
 };
 
-/* The next chain, or NULL: there is none, or the queue is broken. At most the queue's size may be held at a time. */
+/*
+ * The next chain, or NULL: there is none, the queue is broken, or it has had its turn and virtio_type.notify will be called anew. At most the queue's
+ * size may be held at a time.
+ */
 struct virtq_elem *virtq_pop(struct virtq *q) MUST_CHECK;
 
-/* Gives a chain back: `written` bytes from the start of `in` have been stored to. In any order; the element is gone. Signals nothing. */
+/*
+ * Gives a chain back: `written` bytes from the start of `in` have been stored to. In any order; the element is gone. The guest sees it with the
+ * next virtq_signal().
+ */
 void virtq_push(struct virtq *q, struct virtq_elem *elem, uint32_t written);
 
 /* Several chains that together hold one thing (mergeable receive buffers): the guest sees all of them or none. */
 void virtq_push_many(struct virtq *q, struct virtq_elem *const *elems, const uint32_t *written, unsigned n);
 
-/* Takes the last pop back. Only while nothing popped after it is held. */
+/* Takes a pop back: virtq_pop() will return the chain anew, before all others. */
 void virtq_unpop(struct virtq *q, struct virtq_elem *elem);
 
-/* Interrupts the guest if it wants to know of what has been pushed since the last call. Once a batch. */
+/* Shows the guest what has been pushed since the last call, and interrupts it if it wants to know of that. Once a batch. */
 void virtq_signal(struct virtq *q);
 
 /*
