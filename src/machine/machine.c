@@ -9,6 +9,7 @@
 #include "device/serial.h"
 #include "machine/acpi.h"
 #include "machine/memmap.h"
+#include "machine/pci_setup.h"
 #include "machine/q35.h"
 
 static struct loader_board loader_board(struct vm *vm)
@@ -49,6 +50,7 @@ static int boot(struct vm *vm, struct err *err)
     r = ram_write(&vm->ram, RESET_VECTOR, reset_code, sizeof(reset_code));
     if (r < 0)
         return err_set(err, r, "memory of %" PRIu64 " bytes has no room for the reset vector", vm->conf.ram_size);
+    pci_setup(&vm->pio);
     q35_firmware_state(m->board);
     vcpu_set_state(vm->vcpus[0], &st);
     return 0;

@@ -28,7 +28,8 @@
 #define MEMMAP_LAPIC     UINT64_C(0xfee00000)
 
 /* 64-bit BARs; RAM must end below. */
-#define MEMMAP_PCI64 (512 * GIB)
+#define MEMMAP_PCI64     (512 * GIB)
+#define MEMMAP_PCI64_END (768 * GIB)
 
 /* Tables at the top of low RAM. */
 #define MEMMAP_ACPI_SIZE (64 * KIB)
