@@ -5,9 +5,13 @@
  * in, and there is enough for n while it lies no farther ahead than the burst takes to flow in.
  */
 
+/* No more than that: 73 years, which added to any time of this host's clock still is a time. */
+#define TIME_MAX (INT64_MAX / 4)
+
 static int64_t time_of(const struct limiter_bucket *b, uint64_t tokens)
 {
-    return (int64_t)((unsigned __int128)tokens * NS_PER_SEC / b->rate);
+    unsigned __int128 ns = (unsigned __int128)tokens * NS_PER_SEC / b->rate;
+    return ns < TIME_MAX ? (int64_t)ns : TIME_MAX;
 }
 
 static void bucket_init(struct limiter_bucket *b, uint64_t rate, uint64_t burst)
