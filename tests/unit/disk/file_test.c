@@ -1,6 +1,7 @@
 /* The file under an image: through io_uring and through threads, at odd offsets, at its end, and where it is locked or no file at all. */
 #include "disk/file.h"
 
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
