@@ -12,7 +12,7 @@
 
 #include "base/err.h"
 
-#define VHOST_USER_PATIENCE_MS 5000
+#define VHOST_USER_PATIENCE_MS 30000
 #define VHOST_USER_REGIONS_MAX 8
 
 struct vhost_user {

@@ -159,9 +159,9 @@ static void walk(struct back_end *b, unsigned index)
             i = desc[i].next;
         }
         int64_t written = b->serve(b, index, out, n_out, in, n_in);
+        atomic_fetch_add(&b->n_chains, 1);
         if (written >= 0)
             finish(b, r, head, (uint32_t)written);
-        atomic_fetch_add(&b->n_chains, 1);
     }
 }
 
