@@ -10,7 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define NEVER INT64_MAX
+#define NEVER        INT64_MAX
+#define EVENT_ROUNDS 4
 
 struct post {
     struct post *next;
@@ -156,8 +157,8 @@ static void take_events(struct loop *loop)
     *tail = first;
 }
 
-/* Those that are set by now: what they set themselves comes after files and timers had their turn. */
-static void run_events(struct loop *loop)
+/* Those that are set by now; whether there were any. */
+static bool run_set_events(struct loop *loop)
 {
     struct loop_event *last = NULL;
 
@@ -171,6 +172,18 @@ static void run_events(struct loop *loop)
         atomic_store(&e->set, false);
         e->fn(e->opaque);
     }
+    return last;
+}
+
+/*
+ * What they set themselves is mostly the next step of the same work - a request is gathered, handed on, answered - and follows at once. But only so
+ * often: then files and timers have their turn.
+ */
+static void run_events(struct loop *loop)
+{
+    for (unsigned i = 0; i < EVENT_ROUNDS && !atomic_load(&loop->stopping); i++)
+        if (!run_set_events(loop))
+            break;
 }
 
 void loop_event_fini(struct loop_event *event)
