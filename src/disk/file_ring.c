@@ -2,6 +2,10 @@
  * Requests through io_uring. Those of one callback of the loop are gathered and go to the kernel in one call; what it could do at once, as with
  * reads that the page cache has, is complete when that call returns, and nobody sleeps over it.
  *
+ * Writes into the page cache are a copy, but few file systems let io_uring make it without a thread of the kernel's, which takes twice as
+ * long. So they are made right here, as long as they are prompt: after one that had to wait - for room in the page cache, or for the journal - the
+ * kernel's threads have them for a while.
+ *
  * The ring's descriptor stands in the loop, readable while there are completions. All on the loop's thread. What comes back short goes to the
  * pool, which does the rest.
  */
@@ -13,7 +17,10 @@
 
 #include "disk/file_impl.h"
 
-#define ENTRIES 256 /* requests in the kernel at most; others wait here */
+#define ENTRIES      256               /* requests in the kernel at most; others wait here */
+#define COPY_AT_ONCE (1 * MIB)         /* of writes, before the loop's other work has its turn */
+#define SLOW         (10 * NS_PER_MS)  /* no copy takes as long: it has waited */
+#define PATIENCE     (500 * NS_PER_MS) /* until the next try */
 
 struct file_ring {
     struct file *file;
@@ -22,6 +29,7 @@ struct file_ring {
     struct loop_event submit; /* at the end of the callback at hand */
     unsigned in_kernel;       /* taken from the waiting, and not complete */
     struct disk_request *waiting, **tail;
+    int64_t slow_until; /* writes are not prompt */
 };
 
 static void on_complete(struct file_ring *ring, struct disk_request *req, int res)
@@ -76,23 +84,56 @@ static void prepare(struct file_ring *ring, struct io_uring_sqe *sqe, struct dis
     io_uring_sqe_set_data(sqe, req);
 }
 
+static struct disk_request *take_waiting(struct file_ring *ring)
+{
+    struct disk_request *req = ring->waiting;
+
+    ring->waiting = req->next;
+    if (!ring->waiting)
+        ring->tail = &ring->waiting;
+    return req;
+}
+
+static bool is_copy(const struct file_ring *ring, const struct disk_request *req)
+{
+    const struct file *file = ring->file;
+
+    return req->op == DISK_WRITE && !file->block_device && file_plain_fd(file, req) == file->buffered_fd;
+}
+
+static void copy(struct file_ring *ring, struct disk_request *req, int64_t *now)
+{
+    int result = file_plain_do(ring->file, req, 0);
+    int64_t before = *now;
+
+    *now = loop_now();
+    if (*now - before > SLOW)
+        ring->slow_until = *now + PATIENCE;
+    disk_complete(req, result);
+}
+
 static void submit_gathered(void *opaque)
 {
     struct file_ring *ring = opaque;
+    int64_t now = loop_now();
+    uint64_t copied = 0;
 
-    while (ring->waiting && ring->in_kernel < ENTRIES) {
-        struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);
-        struct disk_request *req = ring->waiting;
+    while (ring->waiting && ring->in_kernel < ENTRIES && copied < COPY_AT_ONCE) {
+        struct io_uring_sqe *sqe;
+        if (now >= ring->slow_until && is_copy(ring, ring->waiting)) {
+            copied += ring->waiting->len;
+            copy(ring, take_waiting(ring), &now);
+            continue;
+        }
+        sqe = io_uring_get_sqe(&ring->ring);
         if (!sqe)
             break;
-        ring->waiting = req->next;
-        if (!ring->waiting)
-            ring->tail = &ring->waiting;
         ring->in_kernel++;
-        prepare(ring, sqe, req);
+        prepare(ring, sqe, take_waiting(ring));
     }
     /* What the kernel does not take now, for want of memory, it is offered again. */
-    io_uring_submit(&ring->ring);
+    if (io_uring_sq_ready(&ring->ring))
+        io_uring_submit(&ring->ring);
     reap(ring);
     if (io_uring_sq_ready(&ring->ring) || (ring->waiting && ring->in_kernel < ENTRIES))
         loop_event_set(&ring->submit);

@@ -338,6 +338,37 @@ static void test_direct(void **state)
     file_close(file);
 }
 
+/* Past the page cache, many at once: nothing of that is done on the loop's own thread. */
+static void test_many_direct(void **state)
+{
+    struct disk_fixture *f = *state;
+    static uint8_t data[64][4096] __attribute__((aligned(4096)));
+    static struct iovec iov[64];
+    static struct disk_request reqs[64];
+    struct file *file;
+
+    fixture_make(f->path, 1);
+    f->conf.direct = true;
+    if (file_open(&file, &f->conf, f->loop, NULL) < 0)
+        skip();
+    for (int pass = 0; pass < 2; pass++) {
+        for (unsigned i = 0; i < 64; i++) {
+            iov[i] = (struct iovec){.iov_base = data[i], .iov_len = 4096};
+            memset(data[i], pass ? 0 : (int)i, 4096);
+            reqs[i] = (struct disk_request){
+                .op = pass ? DISK_READ : DISK_WRITE, .offset = i * 4096, .len = 4096, .iov = &iov[i], .n_iov = 1};
+            submit(f, file, &reqs[i]);
+        }
+        fixture_wait(f);
+        for (unsigned i = 0; i < 64; i++)
+            assert_int_equal(reqs[i].result, 0);
+    }
+    for (unsigned i = 0; i < 64; i++)
+        assert_int_equal(data[i][4095], i);
+    assert_int_equal(file_size(file), 64 * 4096);
+    file_close(file);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -346,6 +377,7 @@ int main(void)
         TEST(test_many_threads),   TEST(test_many_vectors),      TEST(test_holes),
         TEST(test_cut_off),        TEST(test_no_room),           TEST(test_locks),
         TEST(test_no_file),        TEST(test_no_right),          TEST(test_direct),
+        TEST(test_many_direct),
     };
     return cmocka_run_group_tests_name("file", tests, NULL, NULL);
 }
