@@ -38,6 +38,7 @@ static void disconnect(struct pty *p)
     input_detach(&p->in);
     output_detach(&p->out);
     p->connected = false;
+    chardev_set_away(&p->dev, true);
 }
 
 static void input_ended(void *opaque)
@@ -63,6 +64,7 @@ static void on_opening(void *opaque, uint32_t events)
         return;
     p->connected = true;
     output_attach(&p->out, p->out_fd);
+    chardev_set_away(&p->dev, false);
 }
 
 static size_t pty_write(struct chardev *dev, const uint8_t *buf, size_t len)
@@ -157,6 +159,7 @@ int pty_open(struct chardev **dev, const struct console_conf *conf, struct err *
     if (!p)
         return err_set(err, -ENOMEM, "console: out of memory");
     p->dev.ops = &pty_ops;
+    p->dev.away = true;
     p->loop = conf->loop;
     r = open_master(p, path, sizeof(path));
     if (r < 0)

@@ -3,8 +3,8 @@
  * the way to vireo itself. Where it is a pipe, a file or closed, its end just ends the input.
  *
  * Threads: all on the loop's thread but write, room and accept_input (see chardev.h). The descriptors 0 and 1 are not
- * touched; stdio owns its own ways to the same places. SIGTSTP and SIGCONT are taken while a terminal is raw: opened
- * before other threads start, so that they inherit the mask.
+ * touched; stdio owns its own ways to the same places. SIGTSTP, SIGCONT and SIGWINCH are taken while a terminal is raw: opened
+ * before other threads start, so that they inherit the mask, or with these signals blocked on every thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -97,6 +98,14 @@ static void output_failed(void *opaque, int error)
     s->hooks->fail(s->hooks->opaque, reason);
 }
 
+static void look_at_size(struct stdio *s)
+{
+    struct winsize size;
+
+    if (ioctl(s->in_fd, TIOCGWINSZ, &size) == 0)
+        chardev_set_size(&s->dev, size.ws_col, size.ws_row);
+}
+
 /* Stopped from outside: leave the terminal as it was found. Continued: make it raw again, whatever the shell did to it. */
 static void on_signal(void *opaque, uint32_t events)
 {
@@ -109,7 +118,9 @@ static void on_signal(void *opaque, uint32_t events)
         terminal_set_raw(&s->terminal, false);
         raise(SIGSTOP);
     }
-    terminal_set_raw(&s->terminal, true);
+    if (info.ssi_signo != SIGWINCH)
+        terminal_set_raw(&s->terminal, true);
+    look_at_size(s);
 }
 
 static int open_signals(struct stdio *s, struct err *err)
@@ -120,6 +131,7 @@ static int open_signals(struct stdio *s, struct err *err)
     sigemptyset(&mask);
     sigaddset(&mask, SIGTSTP);
     sigaddset(&mask, SIGCONT);
+    sigaddset(&mask, SIGWINCH);
     pthread_sigmask(SIG_BLOCK, &mask, &s->old_mask);
     s->signals = (struct loop_fd){.fn = on_signal, .opaque = s};
     s->signals.fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -155,6 +167,8 @@ static int open_terminal(struct stdio *s, struct err *err)
     if (r < 0)
         close_signals(s);
     s->is_terminal = r == 0;
+    if (r == 0)
+        look_at_size(s);
     return r;
 }
 

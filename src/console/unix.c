@@ -47,6 +47,7 @@ static void disconnect(struct unix_console *u)
     if (u->out_fd >= 0)
         close(u->out_fd);
     u->in_fd = u->out_fd = -1;
+    chardev_set_away(&u->dev, true);
 }
 
 static void input_ended(void *opaque)
@@ -79,6 +80,7 @@ static void on_connection(void *opaque, uint32_t events)
     output_attach(&u->out, u->out_fd);
     loop_fd_remove(u->loop, &u->listener);
     u->listening = false;
+    chardev_set_away(&u->dev, false);
 }
 
 static size_t unix_write(struct chardev *dev, const uint8_t *buf, size_t len)
@@ -100,6 +102,7 @@ static void unix_close(struct chardev *dev)
 {
     struct unix_console *u = of(dev);
 
+    u->dev.receiver.changed = NULL;
     input_fini(&u->in);
     output_fini(&u->out);
     disconnect(u);
@@ -125,6 +128,7 @@ int unix_open(struct chardev **dev, const struct console_conf *conf, struct err 
     if (!u)
         return err_set(err, -ENOMEM, "console: out of memory");
     u->dev.ops = &unix_ops;
+    u->dev.away = true;
     u->loop = conf->loop;
     u->in_fd = u->out_fd = -1;
     r = listen_unix(&u->socket, conf->arg, err);

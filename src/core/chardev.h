@@ -8,6 +8,7 @@
 #ifndef CORE_CHARDEV_H
 #define CORE_CHARDEV_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,12 +33,38 @@ struct chardev_receiver {
     void (*receive)(void *opaque, const uint8_t *buf, size_t len);
     void (*writable)(void *opaque); /* there is room for output again */
     void *opaque;
+    void (*changed)(void *opaque); /* what struct chardev says of the other end; may be NULL */
 };
 
 struct chardev {
     const struct chardev_ops *ops;
     struct chardev_receiver receiver;
+
+    /* The other end, as the loop's thread knows it. */
+    bool away;           /* nobody is connected who could be */
+    uint16_t cols, rows; /* of a terminal; 0: unknown */
 };
+
+/* For backends, on the loop's thread: somebody has connected, or gone. */
+static inline void chardev_set_away(struct chardev *dev, bool away)
+{
+    bool news = dev->away != away;
+
+    dev->away = away;
+    if (news && dev->receiver.changed)
+        dev->receiver.changed(dev->receiver.opaque);
+}
+
+/* The same, for a terminal's size. */
+static inline void chardev_set_size(struct chardev *dev, uint16_t cols, uint16_t rows)
+{
+    bool news = dev->cols != cols || dev->rows != rows;
+
+    dev->cols = cols;
+    dev->rows = rows;
+    if (news && dev->receiver.changed)
+        dev->receiver.changed(dev->receiver.opaque);
+}
 
 static inline void chardev_connect(struct chardev *dev, const struct chardev_receiver *receiver)
 {
