@@ -8,6 +8,7 @@
 
 #define SEGMENTS_MAX    VIRTQ_SIZE_MAX /* of a chain, indirect ones too */
 #define SEGMENTS_LEAST  8
+#define SEGMENTS_A_TURN 32        /* a chain so long counts as two in a queue's turn, and so on */
 #define SEGMENTS_KEPT   128       /* an item that has grown beyond is given back to the host after use */
 #define CHAIN_BYTES_MAX (4 * GIB) /* 2.7.4: total length of a chain */
 
@@ -237,7 +238,8 @@ struct virtq_elem *virtq_pop(struct virtq *q)
     struct virtq_item *item = q->returned.first ? pop_returned(q) : pop_next(q);
     if (!item)
         return NULL;
-    q->budget--;
+    unsigned cost = 1 + (item->n_out + item->n_in) / SEGMENTS_A_TURN;
+    q->budget -= cost < q->budget ? cost : q->budget;
     item_show(item);
     list_append(&q->held, item);
     q->n_held++;

@@ -4,6 +4,23 @@
 
 #define COPY_MAX 65536
 
+/* What a device is shown lies in RAM, whatever the guest has done to its rings meanwhile. */
+static void check_inside(const struct virtq_elem *elem, const struct ram *ram)
+{
+    uint64_t sum[2] = {0};
+
+    for (unsigned i = 0; i < elem->n_out + elem->n_in; i++) {
+        const struct iovec *v = i < elem->n_out ? &elem->out[i] : &elem->in[i - elem->n_out];
+        uint64_t off = (uint64_t)((uint8_t *)v->iov_base - ram->base);
+        uint64_t end = off < ram->low ? ram->low : ram->size;
+        if (off >= ram->size || v->iov_len > end - off || !v->iov_len)
+            abort();
+        sum[i >= elem->n_out] += v->iov_len;
+    }
+    if (sum[0] != elem->out_len || sum[1] != elem->in_len)
+        abort();
+}
+
 static void answer(struct virtq_elem *elem)
 {
     uint8_t *buf = malloc(COPY_MAX);
@@ -45,6 +62,7 @@ static void echo_notify(struct virtio *v, unsigned n)
     do {
         virtq_disable_notify(q);
         while ((elem = virtq_pop(q))) {
+            check_inside(elem, v->env->ram);
             take(e, elem);
             e->chains++;
             turn++;
