@@ -270,7 +270,8 @@ static void idx_backwards(struct hand *h)
 /* The same chain again and again: it is the guest's memory. */
 static void same_head_all_over(struct hand *h)
 {
-    put(h, 0, h->buf, 64, WRITE, 0);
+    put(h, 0, h->buf, 16, NEXT, 1);
+    put(h, 1, h->buf + 4096, 513, WRITE, 0);
     move_idx(h, h->q->size);
 }
 
@@ -584,6 +585,15 @@ static bool anything_used(struct hand *h)
     return (flags & VIRTQ_DESC_AVAIL) && (flags & VIRTQ_DESC_USED);
 }
 
+static bool wait_used(struct hand *h)
+{
+    int64_t until = loop_now() + VBOARD_WAIT_NS;
+
+    while (!anything_used(h) && loop_now() < until)
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    return anything_used(h);
+}
+
 static void run_chain_case(struct hand *h, const struct chain_case *c, uint64_t features)
 {
     char what[160];
@@ -604,7 +614,7 @@ static void run_chain_case(struct hand *h, const struct chain_case *c, uint64_t 
     else if (c->outcome != STANDS)
         check(!broken, "the device is broken");
     if (c->outcome == RETURNS)
-        check(anything_used(h), "nothing came back");
+        check(wait_used(h), "nothing came back");
     if (c->outcome == BREAKS || (c->outcome == IDLE && c->make != nothing_available))
         check(!anything_used(h), "something came back");
     for (unsigned i = 0; i < 3; i++) /* what is broken stays so */
