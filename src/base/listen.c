@@ -6,11 +6,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Connections that wait until they are accepted. */
-#define BACKLOG 4
+/* Connections that wait until they are accepted; where many come at once, more. */
+#define BACKLOG          4
+#define BACKLOG_MESSAGES 64
 
 /* A socket that nobody listens on any more may be replaced; anything else at that path may not. */
-static int clear_path(const struct sockaddr_un *addr, struct err *err)
+static int clear_path(const struct sockaddr_un *addr, int type, struct err *err)
 {
     struct stat st;
 
@@ -18,7 +19,7 @@ static int clear_path(const struct sockaddr_un *addr, struct err *err)
         return 0; /* bind() will say what is wrong, if anything is */
     if (!S_ISSOCK(st.st_mode))
         return err_set(err, -EEXIST, "'%s' exists and is no socket", addr->sun_path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_set(err, -errno, "socket: %s", strerror(errno));
     int r = connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ? -errno : 0;
@@ -29,7 +30,7 @@ static int clear_path(const struct sockaddr_un *addr, struct err *err)
     return 0;
 }
 
-int listen_unix(struct listen_socket *s, const char *path, struct err *err)
+static int listen_path(struct listen_socket *s, const char *path, int type, struct err *err)
 {
     int r;
 
@@ -38,17 +39,17 @@ int listen_unix(struct listen_socket *s, const char *path, struct err *err)
         return err_set(err, -ENAMETOOLONG, "the socket's path '%.80s...' has %zu bytes; up to %zu are accepted", path,
                        strlen(path), sizeof(s->addr.sun_path) - 1);
     memcpy(s->addr.sun_path, path, strlen(path));
-    r = clear_path(&s->addr, err);
+    r = clear_path(&s->addr, type, err);
     if (r < 0)
         return r;
-    s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    s->fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->fd < 0)
         return err_set(err, -errno, "socket: %s", strerror(errno));
     if (bind(s->fd, (const struct sockaddr *)&s->addr, sizeof(s->addr)) < 0) {
         r = err_set(err, -errno, "cannot make the socket '%s': %s", s->addr.sun_path, strerror(errno));
         goto close_socket;
     }
-    if (lstat(s->addr.sun_path, &s->made) < 0 || listen(s->fd, BACKLOG) < 0) {
+    if (lstat(s->addr.sun_path, &s->made) < 0 || listen(s->fd, type == SOCK_STREAM ? BACKLOG : BACKLOG_MESSAGES) < 0) {
         r = err_set(err, -errno, "cannot listen on '%s': %s", s->addr.sun_path, strerror(errno));
         goto unlink_socket;
     }
@@ -60,6 +61,16 @@ close_socket:
     close(s->fd);
     s->fd = -1;
     return r;
+}
+
+int listen_unix(struct listen_socket *s, const char *path, struct err *err)
+{
+    return listen_path(s, path, SOCK_STREAM, err);
+}
+
+int listen_unix_messages(struct listen_socket *s, const char *path, struct err *err)
+{
+    return listen_path(s, path, SOCK_SEQPACKET, err);
 }
 
 /* A listening socket on that address, or -errno. */

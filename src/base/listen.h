@@ -19,6 +19,8 @@ struct listen_socket {
 
 /* The socket's file replaces one that nobody listens on any more; anything else at that path is refused. -errno. */
 int listen_unix(struct listen_socket *s, const char *path, struct err *err) MUST_CHECK;
+/* The same for a socket that keeps messages apart (SOCK_SEQPACKET). */
+int listen_unix_messages(struct listen_socket *s, const char *path, struct err *err) MUST_CHECK;
 
 /* host: a name or a numeric address; port: decimal, "0" for any that is free (listen_port() tells). -errno. */
 int listen_tcp(struct listen_socket *s, const char *host, const char *port, struct err *err) MUST_CHECK;
