@@ -2,6 +2,7 @@
 
 #include "cli/engines_options.h"
 #include "cli/run_options.h"
+#include "cli/switch_options.h"
 
 #define COLUMNS     100
 #define TEXT_COLUMN 28
@@ -73,10 +74,22 @@ static void print_option(FILE *out, const struct option_spec *spec)
     const char *argument = option_argument(spec);
     char left[128], text[512];
 
-    snprintf(left, sizeof(left), "--%s%s%s", spec->name, argument ? " " : "", argument ? argument : "");
+    if (spec->kind == OPTION_WORDS)
+        snprintf(left, sizeof(left), "%s", argument);
+    else
+        snprintf(left, sizeof(left), "--%s%s%s", spec->name, argument ? " " : "", argument ? argument : "");
     snprintf(text, sizeof(text), "%s%s%s%s", spec->help, spec->fallback ? " (default: " : "",
              spec->fallback ? spec->fallback : "", spec->fallback ? ")" : "");
     print_entry(out, left, text);
+}
+
+/* What stands behind the command's name without an option, or "". */
+static const char *words_of(const struct help_command *c)
+{
+    for (size_t i = 0; i < c->options->n; i++)
+        if (c->options->specs[i].kind == OPTION_WORDS)
+            return c->options->specs[i].argument;
+    return "";
 }
 
 static bool has_console(const struct option_table *options)
@@ -105,8 +118,8 @@ void help_command(FILE *out, const char *name)
         const struct help_command *c = &help_commands[i];
         if (strcmp(c->name, name) != 0)
             continue;
-        fprintf(out, "vireo %s - %s\n\nusage: vireo %s [OPTION...]   (--name VALUE or --name=VALUE)\n\noptions:\n",
-                c->name, c->summary, c->name);
+        fprintf(out, "vireo %s - %s\n\nusage: vireo %s%s%s [OPTION...]   (--name VALUE or --name=VALUE)\n\noptions:\n",
+                c->name, c->summary, c->name, *words_of(c) ? " " : "", words_of(c));
         for (size_t j = 0; j < c->options->n; j++)
             print_option(out, &c->options->specs[j]);
         if (has_console(c->options))
@@ -158,7 +171,8 @@ void help_man(FILE *out, const char *version)
     fprintf(out, ".TH VIREO 1 \"\" \"vireo %s\" \"User Commands\"\n", version);
     fputs(".SH NAME\nvireo \\- run virtual machines\n.SH SYNOPSIS\n", out);
     for (size_t i = 0; i < help_n_commands; i++)
-        fprintf(out, ".B vireo %s\n.RI [ OPTION ...]\n.br\n", help_commands[i].name);
+        fprintf(out, ".B vireo %s\n%s\n.RI [ OPTION ...]\n.br\n", help_commands[i].name,
+                *words_of(&help_commands[i]) ? words_of(&help_commands[i]) : "\\&");
     fputs(".B vireo \\-\\-version\n.SH DESCRIPTION\n"
           "vireo runs whole, unmodified operating systems on x86-64 Linux, with or without the CPU's own "
           "virtualization.\n"
@@ -171,8 +185,9 @@ void help_man(FILE *out, const char *version)
         fputs(".\nA value follows its option after a space or an equals sign.\n", out);
         for (size_t j = 0; j < c->options->n; j++) {
             const struct option_spec *spec = &c->options->specs[j];
-            snprintf(name, sizeof(name), "--%s", spec->name);
-            man_entry(out, name, option_argument(spec), spec->help, spec->fallback);
+            bool words = spec->kind == OPTION_WORDS;
+            snprintf(name, sizeof(name), "%s%s", words ? "" : "--", words ? spec->argument : spec->name);
+            man_entry(out, name, words ? NULL : option_argument(spec), spec->help, spec->fallback);
         }
     }
     fputs(".SH CONSOLES\n", out);
@@ -221,13 +236,14 @@ void help_completion(FILE *out)
                     else
                         fputc(*p == '|' ? ' ' : *p, out);
                 fputs("' ;;\n", out);
-            } else if (spec->kind != OPTION_FLAG) {
+            } else if (spec->kind != OPTION_FLAG && spec->kind != OPTION_WORDS) {
                 fprintf(out, "        --%s) return ;;\n", spec->name);
             }
         }
         fputs("        *) words='--help", out);
         for (size_t j = 0; j < options->n; j++)
-            fprintf(out, " --%s", options->specs[j].name);
+            if (options->specs[j].kind != OPTION_WORDS)
+                fprintf(out, " --%s", options->specs[j].name);
         fputs("' ;;\n        esac\n        ;;\n", out);
     }
     fputs("    esac\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _vireo vireo\n", out);

@@ -164,6 +164,15 @@ static int parse_lockstep(const struct option_spec *spec, const char *text, stru
     return 0;
 }
 
+static int add_item(const struct option_spec *spec, const char *text, struct option_list *list, struct err *err)
+{
+    if (list->n == OPTION_LIST_MAX)
+        return err_set(err, -E2BIG, "%s%s '%.100s': accepted are up to %d of them",
+                       spec->kind == OPTION_WORDS ? "" : "--", spec->name, text, OPTION_LIST_MAX);
+    list->items[list->n++] = text;
+    return 0;
+}
+
 static int parse_value(const struct option_spec *spec, const char *text, void *values, struct err *err)
 {
     void *at = (char *)values + spec->offset;
@@ -207,6 +216,9 @@ static int parse_value(const struct option_spec *spec, const char *text, void *v
     case OPTION_ENGINE:
         r = parse_engine(spec, text, err);
         break;
+    case OPTION_LIST:
+    case OPTION_WORDS:
+        return add_item(spec, text, at, err);
     case OPTION_TEXT:
         break;
     }
@@ -218,14 +230,23 @@ static int parse_value(const struct option_spec *spec, const char *text, void *v
 static const struct option_spec *find(const struct option_table *table, const char *name, size_t len)
 {
     for (size_t i = 0; i < table->n; i++)
-        if (strlen(table->specs[i].name) == len && memcmp(table->specs[i].name, name, len) == 0)
+        if (table->specs[i].kind != OPTION_WORDS && strlen(table->specs[i].name) == len &&
+            memcmp(table->specs[i].name, name, len) == 0)
+            return &table->specs[i];
+    return NULL;
+}
+
+static const struct option_spec *find_words(const struct option_table *table)
+{
+    for (size_t i = 0; i < table->n; i++)
+        if (table->specs[i].kind == OPTION_WORDS)
             return &table->specs[i];
     return NULL;
 }
 
 static int unknown(const struct option_table *table, const char *name, size_t len, struct err *err)
 {
-    const char *names[32];
+    const char *names[64];
     char word[64];
 
     snprintf(word, sizeof(word), "%.*s", (int)(len < sizeof(word) ? len : sizeof(word) - 1), name);
@@ -252,6 +273,13 @@ int option_parse(const struct option_table *table, int argc, char **argv, void *
     }
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i];
+        const struct option_spec *words = find_words(table);
+        if (words && strncmp(word, "--", 2) != 0) {
+            int r = parse_value(words, word, values, err);
+            if (r < 0)
+                return r;
+            continue;
+        }
         if (strncmp(word, "--", 2) != 0 || !word[2])
             return err_set(err, -EINVAL, "'%.100s': accepted are options, which begin with --; --help lists them",
                            word);

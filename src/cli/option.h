@@ -24,6 +24,8 @@ enum option_kind {
     OPTION_LOCKSTEP,
     OPTION_TRACE, /* kept as TRACE_ bits */
     OPTION_GDB,   /* as gdb_stub_check() takes it */
+    OPTION_LIST,  /* may be given several times; each is text */
+    OPTION_WORDS, /* what stands without an option; the name is what errors and help call it */
 };
 
 #define OPTION_TYPE_TEXT      const char *
@@ -39,6 +41,15 @@ enum option_kind {
 #define OPTION_TYPE_GDB       const char *
 #define OPTION_TYPE_TRACE     unsigned
 #define OPTION_TYPE_LOCKSTEP  struct option_lockstep
+#define OPTION_TYPE_LIST      struct option_list
+#define OPTION_TYPE_WORDS     struct option_list
+
+#define OPTION_LIST_MAX 64
+
+struct option_list {
+    unsigned n;
+    const char *items[OPTION_LIST_MAX];
+};
 
 /* ENGINE[,every=BLOCKS][,memory=INSTRUCTIONS][,from=SECONDS], see engine/lockstep/lockstep.h */
 struct option_lockstep {
