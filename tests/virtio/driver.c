@@ -546,6 +546,19 @@ int driver_add_direct(struct driver_queue *q, const struct driver_buf *bufs, uns
     return add(q, bufs, n, false);
 }
 
+void driver_force(struct driver_queue *q, const struct driver_buf *bufs, unsigned n)
+{
+    q->n_free = q->size;
+    if (n > q->size)
+        n = q->size;
+    for (unsigned i = 0; i < q->size && !q->packed; i++)
+        q->next[i] = (uint16_t)((i + 1) % q->size);
+    q->first_free %= q->size;
+    add(q, bufs, n, false);
+    if (q->packed)
+        q->first_free = 0;
+}
+
 static bool wants_kick_split(struct driver_queue *q)
 {
     uint8_t *used = vboard_at(q->d->b, q->used);

@@ -145,6 +145,12 @@ bool driver_wait_status(struct driver *d, uint8_t bits); /* until they are set: 
 int driver_add(struct driver_queue *q, const struct driver_buf *bufs, unsigned n);
 int driver_add_direct(struct driver_queue *q, const struct driver_buf *bufs, unsigned n);
 
+/*
+ * The same without bookkeeping, for those who mean harm: the next slots are used, whatever is in them, and nothing is ever taken back. The buffers may
+ * lie anywhere and come in any order. Not with the functions above in one queue.
+ */
+void driver_force(struct driver_queue *q, const struct driver_buf *bufs, unsigned n);
+
 /* Notifies, if the device wants that; whether it did. */
 bool driver_kick(struct driver_queue *q);
 
