@@ -8,7 +8,10 @@
 
 #include "device/virtio_balloon.h"
 #include "device/virtio_blk.h"
+#include "device/virtio_console.h"
+#include "device/virtio_net.h"
 #include "device/virtio_rng.h"
+#include "device/virtio_vsock.h"
 #include "virtio/echo.h"
 
 static const void *no_conf(void)
@@ -45,10 +48,154 @@ static const void *blk_conf(void)
     return &conf;
 }
 
+/* ---- a cable whose other end is in the same socket: what is sent comes back, one frame at a time ---- */
+
+struct loop_net {
+    struct net net;
+    struct loop_event again;
+    struct net_header header;
+    bool full;
+    size_t len;
+    uint8_t frame[NET_FRAME_MAX];
+};
+
+static unsigned offloads_of(const struct net_header *h)
+{
+    unsigned gso = h->gso_type & ~NET_GSO_ECN;
+
+    return (h->flags & NET_HEADER_NEEDS_CSUM ? NET_OFFLOAD_CSUM : 0) | (gso == NET_GSO_TCPV4 ? NET_OFFLOAD_TSO4 : 0) |
+           (gso == NET_GSO_TCPV6 ? NET_OFFLOAD_TSO6 : 0);
+}
+
+static void loop_net_again(void *opaque)
+{
+    struct loop_net *l = opaque;
+    const struct iovec iov = {l->frame, l->len};
+
+    if (!l->full || !l->net.receiver.ready(l->net.receiver.opaque))
+        return;
+    l->full = false;
+    if (offloads_of(&l->header) & ~l->net.takes)
+        return;
+    l->net.receiver.deliver(l->net.receiver.opaque, &l->header, &iov, 1);
+    l->net.receiver.flush(l->net.receiver.opaque);
+}
+
+static void loop_net_send(struct net *net, const struct net_header *header, const struct iovec *frame, unsigned n)
+{
+    struct loop_net *l = (struct loop_net *)net;
+
+    l->header = *header;
+    l->len = iov_read(frame, n, 0, l->frame, sizeof(l->frame));
+    l->full = true;
+    loop_event_set(&l->again);
+}
+
+static void loop_net_resume(struct net *net)
+{
+    loop_event_set(&((struct loop_net *)net)->again);
+}
+
+static void loop_net_close(struct net *net)
+{
+    struct loop_net *l = (struct loop_net *)net;
+
+    loop_event_fini(&l->again);
+    free(l);
+}
+
+static int loop_net_plug(struct net **net, const struct net_spec *spec, struct loop *loop, struct err *err)
+{
+    static const struct net_type type = {
+        .name = "loop", .send = loop_net_send, .resume = loop_net_resume, .close = loop_net_close};
+    struct loop_net *l = calloc(1, sizeof(*l));
+
+    if (!l)
+        abort();
+    l->net = (struct net){.type = &type, .loop = loop, .offloads = NET_OFFLOAD_ALL};
+    loop_event_init(&l->again, loop, loop_net_again, l);
+    *net = &l->net;
+    return 0;
+}
+
+static const void *net_conf(void)
+{
+    static const struct net_spec spec = {.backend = "loop", .queue_pairs = 2};
+    static const struct virtio_net_conf conf = {.spec = &spec, .mac = {0x52, 0x54, 0, 1, 2, 3}, .plug = loop_net_plug};
+
+    return &conf;
+}
+
+/* ---- a console whose output goes nowhere ---- */
+
+static size_t sink_write(struct chardev *dev, const uint8_t *buf, size_t len)
+{
+    return len;
+}
+
+static size_t sink_room(struct chardev *dev)
+{
+    return CHARDEV_BUFFER;
+}
+
+static void sink_accept_input(struct chardev *dev)
+{
+}
+
+static void sink_close(struct chardev *dev)
+{
+    free(dev);
+}
+
+static int open_sink(void *opaque, struct chardev **dev, const char *backend, struct loop *loop, struct err *err)
+{
+    static const struct chardev_ops ops = {"sink", sink_write, sink_room, sink_accept_input, sink_close};
+
+    *dev = calloc(1, sizeof(**dev));
+    if (!*dev)
+        abort();
+    (*dev)->ops = &ops;
+    return 0;
+}
+
+static const void *console_conf(void)
+{
+    static const struct virtio_console_port ports[] = {{"", "sink", true}, {"agent", "sink", false}};
+    static const struct virtio_console_conf conf = {.ports = ports, .n_ports = 2, .open_backend = open_sink};
+
+    return &conf;
+}
+
+/* ---- vsock, with a socket in a directory of its own ---- */
+
+static char vsock_dir[] = "/tmp/vireo-vsock-XXXXXX";
+
+static void remove_vsock_dir(void)
+{
+    rmdir(vsock_dir);
+}
+
+static const void *vsock_conf(void)
+{
+    static struct virtio_vsock_conf conf;
+    static char path[64];
+
+    if (!conf.path) {
+        if (!mkdtemp(vsock_dir) || atexit(remove_vsock_dir))
+            abort();
+        snprintf(path, sizeof(path), "%s/s", vsock_dir);
+        conf = (struct virtio_vsock_conf){.cid = 3, .path = path};
+    }
+    return &conf;
+}
+
 const struct test_device test_devices[] = {
     {"echo", &echo_type, no_conf, 0},
     {"rng", &virtio_rng_type, rng_conf, 0},
     {"balloon", &virtio_balloon_type, balloon_conf, 1}, /* deflation: the other queue says which pages to drop */
     {"blk", &virtio_blk_type, blk_conf, 0},
+    {"net", &virtio_net_type, net_conf, 1},
+    {"console", &virtio_console_type, console_conf, 1},
+    {"vsock", &virtio_vsock_type, vsock_conf, 1},
 };
 const unsigned n_test_devices = ARRAY_SIZE(test_devices);
