@@ -140,20 +140,40 @@ void output_fini(struct output *out)
     pthread_mutex_destroy(&out->lock);
 }
 
+/* There is room for them. */
+static void append_locked(struct output *out, const uint8_t *buf, size_t len)
+{
+    size_t tail = (out->head + out->len) % sizeof(out->ring), run = sizeof(out->ring) - tail;
+
+    if (run > len)
+        run = len;
+    memcpy(out->ring + tail, buf, run);
+    memcpy(out->ring, buf + run, len - run);
+    out->len += len;
+}
+
+/* Room for len bytes, which are no more than the ring has, at the cost of the oldest. */
+static void make_room_locked(struct output *out, size_t len)
+{
+    size_t room = sizeof(out->ring) - out->len, gone = len > room ? len - room : 0;
+
+    out->head = (out->head + gone) % sizeof(out->ring);
+    out->len -= gone;
+}
+
 size_t output_write(struct output *out, const uint8_t *buf, size_t len)
 {
-    size_t taken = 0;
+    size_t taken = len;
 
     pthread_mutex_lock(&out->lock);
-    while (taken < len) {
-        if (out->len == sizeof(out->ring)) {
-            if (out->attached)
-                break;
-            out->head = (out->head + 1) % sizeof(out->ring);
-            out->len--;
-        }
-        out->ring[(out->head + out->len) % sizeof(out->ring)] = buf[taken++];
-        out->len++;
+    if (out->attached) {
+        size_t room = sizeof(out->ring) - out->len;
+        taken = len < room ? len : room;
+        append_locked(out, buf, taken);
+    } else {
+        size_t kept = len < sizeof(out->ring) ? len : sizeof(out->ring);
+        make_room_locked(out, kept);
+        append_locked(out, buf + len - kept, kept);
     }
     if (taken < len)
         out->starved = true;
