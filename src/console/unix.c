@@ -38,15 +38,20 @@ static void listen_again(struct unix_console *u)
         u->listening = loop_fd_add(u->loop, &u->listener, EPOLLIN) == 0;
 }
 
-static void disconnect(struct unix_console *u)
+static void close_client(struct unix_console *u)
 {
-    input_detach(&u->in);
-    output_detach(&u->out);
     if (u->in_fd >= 0)
         close(u->in_fd);
     if (u->out_fd >= 0)
         close(u->out_fd);
     u->in_fd = u->out_fd = -1;
+}
+
+static void disconnect(struct unix_console *u)
+{
+    input_detach(&u->in);
+    output_detach(&u->out);
+    close_client(u);
     chardev_set_away(&u->dev, true);
 }
 
@@ -102,10 +107,9 @@ static void unix_close(struct chardev *dev)
 {
     struct unix_console *u = of(dev);
 
-    u->dev.receiver.changed = NULL;
     input_fini(&u->in);
     output_fini(&u->out);
-    disconnect(u);
+    close_client(u);
     if (u->listening)
         loop_fd_remove(u->loop, &u->listener);
     listen_close(&u->socket);
