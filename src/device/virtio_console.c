@@ -450,7 +450,6 @@ static void console_reset(struct virtio *v)
         p->owed = 0;
         p->tx_done = 0;
     }
-    vc->complained = false;
 }
 
 static int console_state(struct virtio *v, struct stream *s)

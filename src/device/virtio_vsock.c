@@ -256,7 +256,7 @@ static void vsock_reset(struct virtio *v)
     struct vsock *vs = of(v);
 
     drop(vs, false);
-    vs->started = vs->complained = vs->reset_event = false;
+    vs->started = vs->reset_event = false;
 }
 
 /* Connections do not outlive the process that has their other ends. */

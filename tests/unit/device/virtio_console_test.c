@@ -656,16 +656,16 @@ static void test_large_chain(void **state)
 {
     static const struct virtio_console_port port = {.name = "null", .backend = "file:/dev/null"};
     struct rig *r = rig_open_ports(&port, 1);
-    struct driver_buf bufs[16];
+    struct driver_buf bufs[8];
     struct driver_queue *q = &r->d.queues[rx_queue(1) + 1];
     uint64_t gpa = vboard_alloc_high(&r->b, 4 * MIB, 4096);
     unsigned id;
     uint32_t len;
 
     init(r, DRIVER_ALL);
-    for (unsigned i = 0; i < 16; i++)
+    for (unsigned i = 0; i < ARRAY_SIZE(bufs); i++)
         bufs[i] = (struct driver_buf){.gpa = gpa, .len = 4 * MIB};
-    assert_true(driver_add(q, bufs, 16) >= 0);
+    assert_true(driver_add(q, bufs, ARRAY_SIZE(bufs)) >= 0);
     driver_kick(q);
     virtio_pci_pause(r->d.dev);
     virtio_pci_resume(r->d.dev);
@@ -721,7 +721,7 @@ static void test_socket(void **state)
 
     assert_non_null(mkdtemp(dir));
     snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/sock", dir);
-    snprintf(spec, sizeof(spec), "unix:%s", addr.sun_path);
+    snprintf(spec, sizeof(spec), "unix:%s/sock", dir);
     const struct virtio_console_port port = {.name = "agent", .backend = spec};
     struct rig *r = rig_open_ports(&port, 1);
     init(r, DRIVER_ALL);
