@@ -4,21 +4,15 @@
 #ifndef DEVICE_BALLOON_SPEC_H
 #define DEVICE_BALLOON_SPEC_H
 
-#include "base/keyval.h"
 #include "device/virtio_balloon.h"
 
-struct balloon_spec {
-    bool on; /* says nothing more than that there is one */
-    uint64_t target, stats;
-    char id[KEYVAL_TEXT_MAX]; /* empty: none was given */
-};
+#define BALLOON_SPEC_ID_SIZE 32
 
-/* For help texts: the words that are accepted. */
-#define BALLOON_SPEC_FORMAT "on|target=SIZE[,stats=SECONDS][,id=NAME]"
+/* For help texts. */
+#define BALLOON_SPEC_SYNTAX "on|target=SIZE[,stats=SECONDS][,id=NAME]"
 
-/* -EINVAL and one line. */
-int balloon_spec_parse(struct balloon_spec *spec, const char *text, struct err *err) MUST_CHECK;
-
-void balloon_spec_conf(const struct balloon_spec *spec, struct virtio_balloon_conf *conf);
+/* id: "" where the specification says none. -EINVAL and one line. */
+int balloon_spec_parse(const char *spec, struct virtio_balloon_conf *conf, char id[BALLOON_SPEC_ID_SIZE],
+                       struct err *err) MUST_CHECK;
 
 #endif

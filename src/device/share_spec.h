@@ -5,26 +5,15 @@
 #ifndef DEVICE_SHARE_SPEC_H
 #define DEVICE_SHARE_SPEC_H
 
-#include "base/keyval.h"
 #include "device/virtio_fs.h"
 
-struct share_spec {
-    char dir[KEYVAL_PATH_MAX]; /* empty: socket is not */
-    char socket[KEYVAL_PATH_MAX];
-    char tag[KEYVAL_TEXT_MAX];
-    char id[KEYVAL_TEXT_MAX];        /* empty: none was given */
-    char virtiofsd[KEYVAL_PATH_MAX]; /* the program; empty: Debian's */
-    int cache;                       /* index into "auto", "always", "none" */
-    bool readonly;
-};
+#define SHARE_SPEC_ID_SIZE 32
 
-/* For help texts: the words that are accepted. */
-#define SHARE_SPEC_FORMAT "DIR|socket=PATH,tag=TAG[,readonly][,cache=auto|always|none][,virtiofsd=PROGRAM][,id=NAME]"
+/* For help texts. */
+#define SHARE_SPEC_SYNTAX "DIR|socket=PATH,tag=TAG[,readonly][,cache=auto|always|none][,virtiofsd=PROGRAM][,id=NAME]"
 
-/* -EINVAL and one line. */
-int share_spec_parse(struct share_spec *spec, const char *text, struct err *err) MUST_CHECK;
-
-/* The device's configuration; it points into the spec. */
-void share_spec_conf(const struct share_spec *spec, struct virtio_fs_conf *conf);
+/* id: "" where the specification says none. -EINVAL and one line. */
+int share_spec_parse(const char *spec, struct virtio_fs_conf *conf, char id[SHARE_SPEC_ID_SIZE],
+                     struct err *err) MUST_CHECK;
 
 #endif

@@ -271,14 +271,11 @@ static int fs_open(struct virtio *v, const void *conf, struct err *err)
     struct virtio_fs *fs = (struct virtio_fs *)v;
     const struct virtio_fs_conf *c = conf;
     uint8_t config[VIRTIO_FS_TAG_MAX + 4] = {0};
-    size_t tag_len = strlen(c->tag);
 
-    if (tag_len == 0 || tag_len > VIRTIO_FS_TAG_MAX)
-        return err_set(err, -EINVAL, "the tag '%.60s': accepted are 1 to %d bytes", c->tag, VIRTIO_FS_TAG_MAX);
     fs->readonly = c->readonly;
     v->n_queues = N_QUEUES;
     v->queue_size = QUEUE_SIZE;
-    memcpy(config + CONFIG_TAG, c->tag, tag_len);
+    memcpy(config + CONFIG_TAG, c->tag, strnlen(c->tag, VIRTIO_FS_TAG_MAX));
     store_le32(config + CONFIG_N_QUEUES, N_QUEUES - 1);
     virtio_config_put(v, 0, config, sizeof(config));
     return virtio_fs_back_end_open(fs, c, err);

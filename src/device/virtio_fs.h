@@ -16,16 +16,20 @@
 #ifndef DEVICE_VIRTIO_FS_H
 #define DEVICE_VIRTIO_FS_H
 
+#include <limits.h>
+
 #include "virtio/virtio.h"
 
 #define VIRTIO_FS_TAG_MAX 36 /* bytes (5.11.4) */
 
+enum virtio_fs_cache { VIRTIO_FS_CACHE_AUTO, VIRTIO_FS_CACHE_ALWAYS, VIRTIO_FS_CACHE_NONE };
+
 struct virtio_fs_conf {
-    const char *tag;
-    const char *source;    /* a directory, for a virtiofsd to be started; or NULL, and */
-    const char *socket;    /* the path of a back end's socket */
-    const char *virtiofsd; /* the program; NULL or empty: Debian's */
-    const char *cache;     /* "auto", "always" or "none" */
+    char tag[VIRTIO_FS_TAG_MAX + 1];
+    char source[PATH_MAX];      /* a directory, for a virtiofsd to be started; or empty, and */
+    char socket[PATH_MAX];      /* a back end's socket */
+    char virtiofsd[PATH_MAX];   /* the program; empty: Debian's */
+    enum virtio_fs_cache cache; /* how much the guest may */
     bool readonly;
 };
 

@@ -108,9 +108,11 @@ static void on_patience(void *opaque)
 static int connect_back_end(struct virtio_fs *fs, const struct virtio_fs_conf *c, struct err *err)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    const struct virtiofsd_conf conf = {.program = c->virtiofsd, .source = c->source, .cache = c->cache};
+    static const char *const caches[] = {
+        [VIRTIO_FS_CACHE_AUTO] = "auto", [VIRTIO_FS_CACHE_ALWAYS] = "always", [VIRTIO_FS_CACHE_NONE] = "none"};
+    const struct virtiofsd_conf conf = {.program = c->virtiofsd, .source = c->source, .cache = caches[c->cache]};
 
-    if (c->source) {
+    if (*c->source) {
         int r = virtiofsd_open(&fs->child, &conf, err);
         fs->socket = fs->child.socket;
         return r;

@@ -3,37 +3,33 @@
 
 static void test_directory(void **state)
 {
-    struct share_spec s;
+    char id[SHARE_SPEC_ID_SIZE];
     struct virtio_fs_conf c;
     struct err err;
 
-    assert_int_equal(share_spec_parse(&s, "/srv/a,,b,tag=data", &err), 0);
-    share_spec_conf(&s, &c);
+    assert_int_equal(share_spec_parse("/srv/a,,b,tag=data", &c, id, &err), 0);
     assert_string_equal(c.source, "/srv/a,b");
     assert_string_equal(c.tag, "data");
-    assert_string_equal(c.cache, "auto");
+    assert_int_equal(c.cache, VIRTIO_FS_CACHE_AUTO);
     assert_false(c.readonly);
-    assert_string_equal(s.id, "");
-    assert_int_equal(share_spec_parse(&s, "d,id=one,readonly,cache=none,tag=t,virtiofsd=/bin/x", &err), 0);
-    share_spec_conf(&s, &c);
+    assert_string_equal(id, "");
+    assert_int_equal(share_spec_parse("d,id=one,readonly,cache=none,tag=t,virtiofsd=/bin/x", &c, id, &err), 0);
     assert_true(c.readonly);
-    assert_string_equal(c.cache, "none");
+    assert_int_equal(c.cache, VIRTIO_FS_CACHE_NONE);
     assert_string_equal(c.virtiofsd, "/bin/x");
-    assert_string_equal(s.id, "one");
+    assert_string_equal(id, "one");
 }
 
 static void test_socket(void **state)
 {
-    struct share_spec s;
+    char id[SHARE_SPEC_ID_SIZE];
     struct virtio_fs_conf c;
     struct err err;
 
-    assert_int_equal(share_spec_parse(&s, "socket=/run/fs.sock,tag=t", &err), 0);
-    share_spec_conf(&s, &c);
-    assert_null(c.source);
+    assert_int_equal(share_spec_parse("socket=/run/fs.sock,tag=t", &c, id, &err), 0);
+    assert_string_equal(c.source, "");
     assert_string_equal(c.socket, "/run/fs.sock");
-    assert_int_equal(share_spec_parse(&s, "./socket=,tag=t", &err), 0);
-    share_spec_conf(&s, &c);
+    assert_int_equal(share_spec_parse("./socket=,tag=t", &c, id, &err), 0);
     assert_string_equal(c.source, "./socket=");
 }
 
@@ -52,12 +48,14 @@ static void test_refused(void **state)
         {"/srv,tag=a,readonly=on", "takes no value"},
         {"socket=/x,tag=a,virtiofsd=/y", "goes with a directory"},
         {"socket=,tag=a", "1 to"},
+        {"/srv,tag=a,id=01234567890123456789012345678901", "1 to 31"},
     };
-    struct share_spec s;
+    char id[SHARE_SPEC_ID_SIZE];
+    struct virtio_fs_conf c;
     struct err err;
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        assert_true(share_spec_parse(&s, cases[i].text, &err) < 0);
+        assert_true(share_spec_parse(cases[i].text, &c, id, &err) < 0);
         if (!strstr(err.msg, cases[i].words))
             fail_msg("'%s' for '%s'", err.msg, cases[i].text);
     }

@@ -87,7 +87,9 @@ static void setup(struct fixture *f, bool readonly)
     f->be.serve = serve;
     f->be.opaque = f;
     back_end_start(&f->be, f->path, -1);
-    open_board(f, &(struct virtio_fs_conf){.tag = "data", .socket = f->path, .readonly = readonly});
+    struct virtio_fs_conf conf = {.tag = "data", .readonly = readonly};
+    strcpy(conf.socket, f->path);
+    open_board(f, &conf);
 }
 
 static void close_board(struct fixture *f)
@@ -439,13 +441,11 @@ static void test_refused(void **state)
         const char *words;
     } cases[] = {
         {{.tag = "t", .socket = "/nowhere/socket"}, "'/nowhere/socket': No such file"},
-        {{.tag = "0123456789012345678901234567890123456", .socket = "/x"}, "1 to 36 bytes"},
-        {{.tag = "t", .source = "/", .cache = "auto", .virtiofsd = "/nowhere/virtiofsd"},
-         "'/nowhere/virtiofsd': No such file"},
-        {{.tag = "t", .source = "/nowhere", .cache = "auto", .virtiofsd = "/bin/true"}, "'/nowhere': No such file"},
-        {{.tag = "t", .source = "/etc/passwd", .cache = "auto", .virtiofsd = "/bin/true"}, "is no directory"},
-        {{.tag = "t", .source = "/", .cache = "auto", .virtiofsd = "/bin/true"}, "closed the connection"},
-        {{.tag = "t", .source = "/", .cache = "auto", .virtiofsd = "/bin/ls"}, "virtiofsd cannot start: "},
+        {{.tag = "t", .source = "/", .virtiofsd = "/nowhere/virtiofsd"}, "'/nowhere/virtiofsd': No such file"},
+        {{.tag = "t", .source = "/nowhere", .virtiofsd = "/bin/true"}, "'/nowhere': No such file"},
+        {{.tag = "t", .source = "/etc/passwd", .virtiofsd = "/bin/true"}, "is no directory"},
+        {{.tag = "t", .source = "/", .virtiofsd = "/bin/true"}, "closed the connection"},
+        {{.tag = "t", .source = "/", .virtiofsd = "/bin/ls"}, "virtiofsd cannot start: "},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -485,7 +485,9 @@ static void test_virtiofsd(void **state)
         struct fixture f = {.dir = "/tmp/vireo-fs-XXXXXX"};
         const struct fuse_init_in init = {.major = 7, .minor = 36, .max_readahead = 1 << 20};
         assert_non_null(mkdtemp(f.dir));
-        open_board(&f, &(struct virtio_fs_conf){.tag = "t", .source = f.dir, .cache = "auto"});
+        struct virtio_fs_conf conf = {.tag = "t"};
+        strcpy(conf.source, f.dir);
+        open_board(&f, &conf);
         assert_int_equal(ask(&f, REQUESTS, FUSE_INIT, &init, sizeof(init)), 0);
         assert_int_equal(ask(&f, REQUESTS, FUSE_GETATTR, &(struct fuse_getattr_in){0}, sizeof(struct fuse_getattr_in)),
                          0);
