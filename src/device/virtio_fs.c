@@ -95,12 +95,13 @@ static bool is_harmless(const struct fuse_in_header *head, const struct fuse_ope
     }
 }
 
-/* What the guest is told at once: an errno, or 0. virtiofsd ends itself over a request that is too long, or without a number. */
+/* What the guest is told at once: an errno, or 0. virtiofsd ends itself over a request that is too short or too long, or has no number. */
 static int judge(const struct virtio_fs *fs, const struct fs_request *req, const struct virtq_elem *elem)
 {
     struct fuse_open_in open = {.flags = O_RDWR};
 
-    if (elem->out_len > REQUEST_MAX || elem->n_out + elem->n_in + 2 > VHOST_RING_SIZE || !req->head.unique)
+    if (elem->out_len < sizeof(req->head) || elem->out_len > REQUEST_MAX ||
+        elem->n_out + elem->n_in + 2 > VHOST_RING_SIZE || !req->head.unique)
         return EINVAL;
     if (elem->out_len >= HEAD_SIZE)
         memcpy(&open, req->copy + sizeof(req->head), sizeof(open));
@@ -144,6 +145,7 @@ static bool serve(struct fs_queue *q, struct virtq_elem *elem)
 
     if (!req)
         return false;
+    memset(req->copy, 0, HEAD_SIZE);
     iov_read(elem->out, elem->n_out, 0, req->copy, HEAD_SIZE);
     memcpy(&req->head, req->copy, sizeof(req->head));
     int error = judge(fs, req, elem);
@@ -174,10 +176,7 @@ static bool take_all(struct fs_queue *q, struct virtq *vq)
     struct virtq_elem *elem;
 
     while ((elem = virtq_pop(vq))) {
-        if (elem->out_len < sizeof(struct fuse_in_header)) {
-            virtq_push(vq, elem, 0);
-            virtq_break(vq, "a request is shorter than its header");
-        } else if (!serve(q, elem)) {
+        if (!serve(q, elem)) {
             virtq_unpop(vq, elem);
             return false;
         }

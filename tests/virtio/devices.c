@@ -9,9 +9,11 @@
 #include "device/virtio_balloon.h"
 #include "device/virtio_blk.h"
 #include "device/virtio_console.h"
+#include "device/virtio_fs.h"
 #include "device/virtio_net.h"
 #include "device/virtio_rng.h"
 #include "device/virtio_vsock.h"
+#include "virtio/back_end.h"
 #include "virtio/echo.h"
 
 static const void *no_conf(void)
@@ -189,11 +191,53 @@ static const void *vsock_conf(void)
     return &conf;
 }
 
+/* ---- a file system whose back end fills all the room that a request has ---- */
+
+static char fs_path[] = "/tmp/vireo-fs-XXXXXX";
+
+static int64_t fs_serve(struct back_end *b, unsigned ring, struct iovec *out, unsigned n_out, struct iovec *in,
+                        unsigned n_in)
+{
+    int64_t n = 0;
+
+    for (unsigned i = 0; i < n_in; n += (int64_t)in[i++].iov_len)
+        memset(in[i].iov_base, 0x77, in[i].iov_len);
+    return n;
+}
+
+static void remove_fs_path(void)
+{
+    unlink(fs_path);
+}
+
+/* One device at a time: with the next, the last one's back end goes. */
+static const void *fs_conf(void)
+{
+    static struct virtio_fs_conf conf = {.tag = "test"};
+    static struct back_end back_end;
+
+    if (back_end.serve) {
+        back_end_stop(&back_end);
+    } else {
+        int fd = mkstemp(fs_path);
+        if (fd < 0 || close(fd) < 0 || atexit(remove_fs_path))
+            abort();
+        memcpy(conf.socket, fs_path, sizeof(fs_path));
+    }
+    unlink(fs_path);
+    memset(&back_end, 0, sizeof(back_end));
+    back_end.features = VIRTIO_F_VERSION_1;
+    back_end.serve = fs_serve;
+    back_end_start(&back_end, fs_path, -1);
+    return &conf;
+}
+
 const struct test_device test_devices[] = {
     {"echo", &echo_type, no_conf, 0},
     {"rng", &virtio_rng_type, rng_conf, 0},
     {"balloon", &virtio_balloon_type, balloon_conf, 1}, /* deflation: the other queue says which pages to drop */
     {"blk", &virtio_blk_type, blk_conf, 0},
+    {"fs", &virtio_fs_type, fs_conf, 1},
     {"net", &virtio_net_type, net_conf, 1},
     {"console", &virtio_console_type, console_conf, 1},
     {"vsock", &virtio_vsock_type, vsock_conf, 1},

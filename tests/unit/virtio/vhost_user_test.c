@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "../unit.h"
-#include "back_end.h"
+#include "virtio/back_end.h"
 #include "virtio/vhost_ring.h"
 #include "virtio/vhost_user.h"
 

@@ -2,8 +2,8 @@
  * A vhost-user back end for tests: a thread at the other end of a socket, with the rings mapped and walked as a stranger would, and ways to
  * misbehave. What it does with a chain is the test's.
  */
-#ifndef TESTS_UNIT_VIRTIO_BACK_END_H
-#define TESTS_UNIT_VIRTIO_BACK_END_H
+#ifndef TESTS_VIRTIO_BACK_END_H
+#define TESTS_VIRTIO_BACK_END_H
 
 #include <pthread.h>
 #include <stdatomic.h>

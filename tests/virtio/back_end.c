@@ -1,4 +1,4 @@
-#include "back_end.h"
+#include "virtio/back_end.h"
 
 #include <errno.h>
 #include <linux/virtio_ring.h>
