@@ -1,10 +1,13 @@
 /*
- * What --port says: "name=org.vireo.agent,unix=PATH", or "console,stdio". Pure.
+ * What --port takes: "name=org.vireo.agent,unix=PATH", or "console,stdio": a port of the virtio console (device/virtio_console.h). Pure.
  */
 #ifndef DEVICE_VPORT_SPEC_H
 #define DEVICE_VPORT_SPEC_H
 
 #include "base/keyval.h"
+
+/* For help texts. */
+#define VPORT_SPEC_SYNTAX "name=NAME|console,unix=PATH|file=PATH|pty|stdio|none"
 
 struct vport_spec {
     char name[KEYVAL_TEXT_MAX];        /* as in /dev/virtio-ports; may be empty for a console */

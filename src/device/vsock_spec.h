@@ -1,15 +1,20 @@
 /*
- * What --vsock says: "cid=3,unix=PATH", with `id=` for the control socket's sake. Pure.
+ * What --vsock takes: "unix=PATH", or "unix=PATH,cid=3" (device/virtio_vsock.h). Pure.
  */
 #ifndef DEVICE_VSOCK_SPEC_H
 #define DEVICE_VSOCK_SPEC_H
 
 #include "base/keyval.h"
 
+#define VSOCK_SPEC_ID_SIZE 32
+
+/* For help texts. */
+#define VSOCK_SPEC_SYNTAX "unix=PATH[,cid=N][,id=NAME]"
+
 struct vsock_spec {
-    char id[KEYVAL_TEXT_MAX];   /* empty: none was given */
-    uint64_t cid;               /* the guest's address */
-    char path[KEYVAL_PATH_MAX]; /* of the host's socket */
+    char id[VSOCK_SPEC_ID_SIZE]; /* empty: none was given */
+    uint64_t cid;                /* the guest's address */
+    char path[KEYVAL_PATH_MAX];  /* of the host's socket */
 };
 
 /* The path is there, and short enough for every port's; -EINVAL and one line otherwise. Touches no file. */
