@@ -61,16 +61,18 @@ static void send_pending_locked(struct pci_msix *msix)
         }
 }
 
-void pci_msix_send(struct pci_msix *msix, unsigned n)
+bool pci_msix_send(struct pci_msix *msix, unsigned n)
 {
-    if (n >= msix->n)
-        return;
     pthread_mutex_lock(&msix->lock);
-    if (may_send(msix, n))
-        send_locked(msix, n);
-    else if (msix->enabled)
-        msix->pending[n / 64] |= UINT64_C(1) << n % 64;
+    bool enabled = msix->enabled;
+    if (enabled && n < msix->n) {
+        if (may_send(msix, n))
+            send_locked(msix, n);
+        else
+            msix->pending[n / 64] |= UINT64_C(1) << n % 64;
+    }
     pthread_mutex_unlock(&msix->lock);
+    return enabled;
 }
 
 bool pci_msix_enabled(struct pci_msix *msix)

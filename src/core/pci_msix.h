@@ -41,8 +41,11 @@ void pci_msix_written(struct pci_msix *msix);
 /* Whether the guest uses MSI-X; then INTx stands still. */
 bool pci_msix_enabled(struct pci_msix *msix);
 
-/* Sends vector n, or keeps it while it is masked or the function may not master the bus. A vector that is not there is none. */
-void pci_msix_send(struct pci_msix *msix, unsigned n);
+/*
+ * Sends vector n, or keeps it while it is masked or the function may not master the bus. A vector that is not there is none. false, and nothing done,
+ * where the guest does not use MSI-X: the interrupt goes another way.
+ */
+bool pci_msix_send(struct pci_msix *msix, unsigned n);
 
 /* After pci_func_reset() and pci_func_state(). */
 void pci_msix_reset(struct pci_msix *msix);

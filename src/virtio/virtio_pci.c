@@ -63,10 +63,8 @@ struct virtio_pci {
 
 static void interrupt(struct virtio_pci *p, uint16_t vector, uint8_t isr)
 {
-    if (pci_msix_enabled(&p->msix)) {
-        pci_msix_send(&p->msix, vector);
+    if (pci_msix_send(&p->msix, vector))
         return;
-    }
     virtio_lock(p->v);
     p->isr |= isr;
     pci_func_set_intx(&p->func, true);

@@ -205,8 +205,11 @@ static int64_t fs_serve(struct back_end *b, unsigned ring, struct iovec *out, un
     return n;
 }
 
+static struct back_end back_end; /* of the device that was opened last */
+
 static void remove_fs_path(void)
 {
+    back_end_stop(&back_end);
     unlink(fs_path);
 }
 
@@ -214,7 +217,6 @@ static void remove_fs_path(void)
 static const void *fs_conf(void)
 {
     static struct virtio_fs_conf conf = {.tag = "test"};
-    static struct back_end back_end;
 
     if (back_end.serve) {
         back_end_stop(&back_end);

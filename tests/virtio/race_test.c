@@ -25,8 +25,8 @@ struct race {
     const struct test_device *row;
     uint64_t area, buf;
     uint64_t desc, avail, used, tables;
-    unsigned size;
-    bool packed;
+    _Atomic unsigned size;
+    _Atomic bool packed;
     struct rng rng; /* the main thread's */
     _Atomic bool stop;
     uint64_t seed;
@@ -135,7 +135,8 @@ static void start_device(struct race *r)
 /* Good chains to begin with, and an index that says they are there. */
 static void lay_rings(struct race *r)
 {
-    memset(vboard_at(&r->b, r->area), 0, AREA);
+    for (uint64_t i = 0; i < AREA; i += 8)
+        store64(r, r->area + i, 0);
     for (unsigned i = 0; i < r->size; i++) {
         store64(r, r->desc + 16 * (uint64_t)i, r->buf + 256 * (uint64_t)(i % 16));
         store64(r, r->desc + 16 * (uint64_t)i + 8, some_rest(r, &r->rng));
