@@ -191,6 +191,12 @@ void file_submit(struct file *file, struct disk_request *req)
         file_ring_submit(file->ring, req);
 }
 
+void file_wait(struct file *file)
+{
+    if (!file->ring || !file_ring_wait(file->ring))
+        file_pool_wait(file->pool);
+}
+
 /* ---- the calling thread waits ---- */
 
 static int transfer(struct file *file, enum disk_op op, uint64_t offset, void *buf, size_t len)

@@ -22,6 +22,9 @@ uint64_t file_size(const struct file *file);
 /* READ beyond the end gives zeroes. DISCARD punches a hole, ZERO with `unmap` does so too and without it keeps the room; both work everywhere. */
 void file_submit(struct file *file, struct disk_request *req);
 
+/* Waits, on the loop's thread, until one or more of the requests under way are complete, and completes them; at once where there is none. */
+void file_wait(struct file *file);
+
 /* The calling thread waits: all of it or -errno; a read beyond the end gives zeroes. */
 int file_read(struct file *file, uint64_t offset, void *buf, size_t len) MUST_CHECK;
 int file_write(struct file *file, uint64_t offset, const void *buf, size_t len) MUST_CHECK;

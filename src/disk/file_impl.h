@@ -42,6 +42,7 @@ int file_pool_open(struct file_pool **pool, struct file *file, struct err *err) 
 void file_pool_close(struct file_pool *pool); /* with nothing under way */
 /* Does file_plain_do(req, from) on a thread, and disk_complete() on the loop's. */
 void file_pool_submit(struct file_pool *pool, struct disk_request *req, unsigned from);
+bool file_pool_wait(struct file_pool *pool); /* false: nothing is under way */
 
 /* ---- file_ring.c ---- */
 
@@ -50,5 +51,6 @@ int file_ring_open(struct file_ring **ring, struct file *file) MUST_CHECK;
 void file_ring_close(struct file_ring *ring); /* with nothing under way */
 /* READ, WRITE or FLUSH. */
 void file_ring_submit(struct file_ring *ring, struct disk_request *req);
+bool file_ring_wait(struct file_ring *ring); /* false: nothing is under way */
 
 #endif

@@ -17,10 +17,10 @@ struct file_pool {
     struct file *file;
     struct loop_event event; /* something is done */
 
-    pthread_mutex_t lock; /* guards what follows */
-    pthread_cond_t more;
+    pthread_mutex_t lock;       /* guards what follows */
+    pthread_cond_t more, fewer; /* of what is to do */
     struct disk_request *todo, **todo_tail, *done, **done_tail;
-    unsigned n_todo, n_idle, n_threads;
+    unsigned n_todo, n_under_way, n_idle, n_threads; /* under way: to do, being done, and not complete */
     bool closing;
     pthread_t threads[MAX_THREADS];
 };
@@ -33,6 +33,8 @@ static void complete_done(void *opaque)
     struct disk_request *req = pool->done;
     pool->done = NULL;
     pool->done_tail = &pool->done;
+    for (struct disk_request *r = req; r; r = r->next)
+        pool->n_under_way--;
     pthread_mutex_unlock(&pool->lock);
     while (req) {
         struct disk_request *next = req->next;
@@ -71,6 +73,7 @@ static void *work(void *opaque)
         *pool->done_tail = req;
         pool->done_tail = &req->next;
         loop_event_set(&pool->event);
+        pthread_cond_signal(&pool->fewer);
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
@@ -95,6 +98,7 @@ void file_pool_submit(struct file_pool *pool, struct disk_request *req, unsigned
     req->next = NULL;
     req->result = (int)from;
     pthread_mutex_lock(&pool->lock);
+    pool->n_under_way++;
     if (pool->n_idle <= pool->n_todo && pool->n_threads < MAX_THREADS && start_thread(pool) < 0 && !pool->n_threads) {
         /* Not one thread: an error that may be gone when it is tried again. */
         req->result = -EAGAIN;
@@ -110,6 +114,18 @@ void file_pool_submit(struct file_pool *pool, struct disk_request *req, unsigned
     pthread_mutex_unlock(&pool->lock);
 }
 
+bool file_pool_wait(struct file_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    bool any = pool->n_under_way;
+    while (any && !pool->done)
+        pthread_cond_wait(&pool->fewer, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+    if (any)
+        complete_done(pool);
+    return any;
+}
+
 int file_pool_open(struct file_pool **out, struct file *file, struct err *err)
 {
     struct file_pool *pool = calloc(1, sizeof(*pool));
@@ -121,6 +137,7 @@ int file_pool_open(struct file_pool **out, struct file *file, struct err *err)
     pool->done_tail = &pool->done;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->more, NULL);
+    pthread_cond_init(&pool->fewer, NULL);
     loop_event_init(&pool->event, file->loop, complete_done, pool);
     *out = pool;
     return 0;
@@ -138,6 +155,7 @@ void file_pool_close(struct file_pool *pool)
         pthread_join(pool->threads[i], NULL);
     loop_event_fini(&pool->event);
     pthread_cond_destroy(&pool->more);
+    pthread_cond_destroy(&pool->fewer);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
 }

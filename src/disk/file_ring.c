@@ -159,6 +159,19 @@ void file_ring_submit(struct file_ring *ring, struct disk_request *req)
     loop_event_set(&ring->submit);
 }
 
+bool file_ring_wait(struct file_ring *ring)
+{
+    struct io_uring_cqe *cqe;
+
+    if (!ring->waiting && !ring->in_kernel)
+        return false;
+    submit_gathered(ring);
+    if (!reap(ring) && ring->in_kernel && io_uring_submit_and_wait(&ring->ring, 1) >= 0 &&
+        io_uring_peek_cqe(&ring->ring, &cqe) == 0)
+        reap(ring);
+    return true;
+}
+
 static int init(struct io_uring *ring)
 {
     int r = io_uring_queue_init(ENTRIES, ring, IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CLAMP);
