@@ -1,0 +1,554 @@
+/*
+ * The disk_type: requests come in, take their steps until all of them has a place, and are done when what they started is over.
+ *
+ * Threads: the loop's alone. Whatever is woken runs from qcow2_run(), never from within what woke it.
+ */
+#include "disk/qcow2.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "disk/format.h"
+#include "disk/qcow2_impl.h"
+
+/* ---- waiting ---- */
+
+void qcow2_park(struct qcow2_waitlist *list, struct qcow2_waiter *w)
+{
+    w->next = NULL;
+    if (!list->first)
+        list->tail = &list->first;
+    *list->tail = w;
+    list->tail = &w->next;
+}
+
+void qcow2_wake(struct qcow2 *q, struct qcow2_waitlist *list, int result)
+{
+    for (struct qcow2_waiter *w = list->first, *next; w; w = next) {
+        next = w->next;
+        w->result = result;
+        qcow2_park(&q->runnable, w);
+    }
+    list->first = NULL;
+}
+
+static void run_waiters(struct qcow2 *q)
+{
+    while (q->runnable.first) {
+        struct qcow2_waiter *w = q->runnable.first;
+        q->runnable.first = w->next;
+        w->wake(w, w->result);
+    }
+}
+
+void qcow2_run(struct qcow2 *q)
+{
+    if (q->running)
+        return;
+    q->running = true;
+    for (;;) {
+        run_waiters(q);
+        struct disk_request *req = q->finished;
+        if (!req)
+            break;
+        q->finished = req->next;
+        disk_complete(req, req->result);
+    }
+    q->running = false;
+}
+
+static void finish(struct qcow2 *q, struct disk_request *req, int result)
+{
+    req->result = result;
+    req->next = NULL;
+    if (!q->finished)
+        q->finished_tail = &q->finished;
+    *q->finished_tail = req;
+    q->finished_tail = &req->next;
+}
+
+int qcow2_broken(struct qcow2 *q, const char *fmt, ...)
+{
+    char what[256];
+    va_list args;
+
+    if (q->broken)
+        return -EIO;
+    va_start(args, fmt);
+    vsnprintf(what, sizeof(what), fmt, args);
+    va_end(args);
+    q->broken = true;
+    log_error("disk '%.200s': %s: the image is corrupt%s", q->disk.path, what,
+              q->disk.read_only ? "" : ", and is not written to any more");
+    if (!q->disk.read_only && q->version >= 3) {
+        q->incompatible |= QCOW2_CORRUPT;
+        if (qcow2_header_write(q))
+            log_error("disk '%.200s': cannot mark the image as corrupt", q->disk.path);
+    }
+    return -EIO;
+}
+
+/* ---- the buffers of a request ---- */
+
+unsigned qcow2_iov_count(const struct qcow2_req *r, uint64_t len)
+{
+    size_t skip = r->iov_skip;
+    unsigned n = 0;
+
+    for (unsigned i = r->iov_index; len && i < r->req->n_iov; i++, skip = 0, n++) {
+        size_t here = r->req->iov[i].iov_len - skip;
+        len -= here < len ? here : len;
+    }
+    return n;
+}
+
+unsigned qcow2_iov_take(struct qcow2_req *r, uint64_t len, struct iovec *out)
+{
+    unsigned n = 0;
+
+    while (len && r->iov_index < r->req->n_iov) {
+        const struct iovec *iov = &r->req->iov[r->iov_index];
+        size_t here = iov->iov_len - r->iov_skip;
+        if (here > len)
+            here = len;
+        if (here)
+            out[n++] = (struct iovec){(uint8_t *)iov->iov_base + r->iov_skip, here};
+        len -= here;
+        r->iov_skip += here;
+        if (r->iov_skip == iov->iov_len) {
+            r->iov_index++;
+            r->iov_skip = 0;
+        }
+    }
+    return n;
+}
+
+void qcow2_iov_zero(struct qcow2_req *r, uint64_t len)
+{
+    while (len && r->iov_index < r->req->n_iov) {
+        const struct iovec *iov = &r->req->iov[r->iov_index];
+        size_t here = iov->iov_len - r->iov_skip;
+        if (here > len)
+            here = len;
+        memset((uint8_t *)iov->iov_base + r->iov_skip, 0, here);
+        len -= here;
+        r->iov_skip += here;
+        if (r->iov_skip == iov->iov_len) {
+            r->iov_index++;
+            r->iov_skip = 0;
+        }
+    }
+}
+
+void qcow2_iov_copy(const struct iovec *iov, unsigned n, const uint8_t *from)
+{
+    for (unsigned i = 0; i < n; from += iov[i++].iov_len)
+        memcpy(iov[i].iov_base, from, iov[i].iov_len);
+}
+
+static void transferred(struct disk_request *req, int result)
+{
+    struct qcow2_io *io = CONTAINER_OF(req, struct qcow2_io, req);
+    struct qcow2_req *r = io->r;
+    struct qcow2 *q = r->q;
+
+    free(io);
+    qcow2_put(r, result);
+    qcow2_run(q);
+}
+
+int qcow2_transfer(struct qcow2_req *r, enum disk_op op, uint64_t host, uint64_t len)
+{
+    bool whole = len == r->req->len;
+    unsigned n = op == DISK_ZERO || whole ? 0 : qcow2_iov_count(r, len);
+    struct qcow2_io *io = malloc(sizeof(*io) + n * sizeof(io->iov[0]));
+
+    if (!io)
+        return -ENOMEM;
+    io->r = r;
+    io->req = (struct disk_request){.op = op, .offset = host, .len = len, .done = transferred};
+    if (op != DISK_ZERO && whole) {
+        io->req.iov = r->req->iov;
+        io->req.n_iov = r->req->n_iov;
+    } else if (op != DISK_ZERO) {
+        io->req.n_iov = qcow2_iov_take(r, len, io->iov);
+        io->req.iov = io->iov;
+    }
+    r->pos += len;
+    r->pending++;
+    file_submit(r->q->file, &io->req);
+    return 0;
+}
+
+/* ---- the life of a request ---- */
+
+static void unlink_req(struct qcow2 *q, struct qcow2_req *r)
+{
+    *(r->older ? &r->older->younger : &q->oldest) = r->younger;
+    *(r->younger ? &r->younger->older : &q->youngest) = r->older;
+}
+
+void qcow2_put(struct qcow2_req *r, int result)
+{
+    struct qcow2 *q = r->q;
+
+    if (result && !r->result)
+        r->result = result;
+    if (--r->pending)
+        return;
+    unlink_req(q, r);
+    finish(q, r->req, r->result);
+    free(r);
+    qcow2_free_reap(q);
+}
+
+static void run_steps(struct qcow2_req *r)
+{
+    int result = 0;
+
+    while (!result && !r->result && r->pos < r->end)
+        result = r->step(r);
+    if (result != -EAGAIN)
+        qcow2_put(r, result);
+}
+
+static void woken(struct qcow2_waiter *w, int result)
+{
+    struct qcow2_req *r = CONTAINER_OF(w, struct qcow2_req, waiter);
+
+    if (result)
+        qcow2_put(r, result);
+    else
+        run_steps(r);
+}
+
+static void flushed(struct qcow2_waiter *w, int result)
+{
+    qcow2_put(CONTAINER_OF(w, struct qcow2_req, waiter), result);
+}
+
+/* Discards concern whole clusters; the last may be cut short by the disk's end. */
+static void trim_discard(struct qcow2_req *r)
+{
+    const struct qcow2 *q = r->q;
+
+    r->pos = align_up(r->pos, q->cluster_size);
+    r->end = r->end == q->disk.size ? align_up(r->end, q->cluster_size) : align_down(r->end, q->cluster_size);
+}
+
+static void start(struct qcow2_req *r)
+{
+    struct qcow2 *q = r->q;
+
+    switch (r->req->op) {
+    case DISK_READ:
+        r->step = qcow2_read_step;
+        break;
+    case DISK_WRITE:
+        r->step = qcow2_write_step;
+        break;
+    case DISK_ZERO:
+        r->step = qcow2_zero_step;
+        break;
+    case DISK_DISCARD:
+        r->step = qcow2_discard_step;
+        if (q->disk.discard)
+            trim_discard(r);
+        else
+            r->pos = r->end;
+        break;
+    case DISK_FLUSH:
+        if (!q->disk.read_only) {
+            r->waiter.wake = flushed;
+            qcow2_commit_wait(q, &r->waiter);
+            return;
+        }
+        r->pos = r->end;
+        break;
+    }
+    run_steps(r);
+}
+
+static void submit(struct disk *disk, struct disk_request *req)
+{
+    struct qcow2 *q = (struct qcow2 *)disk;
+    struct qcow2_req *r = malloc(sizeof(*r));
+
+    if (!r) {
+        finish(q, req, -ENOMEM);
+    } else {
+        *r = (struct qcow2_req){.q = q,
+                                .req = req,
+                                .waiter.wake = woken,
+                                .older = q->youngest,
+                                .seq = ++q->seq,
+                                .pos = req->offset,
+                                .end = req->offset + req->len,
+                                .pending = 1};
+        *(q->youngest ? &q->youngest->younger : &q->oldest) = r;
+        q->youngest = r;
+        start(r);
+    }
+    if (q->running)
+        return; /* whoever runs goes on with it */
+    run_waiters(q);
+    for (struct disk_request *done = q->finished, *next; done; done = next) {
+        next = done->next;
+        disk_complete_later(disk, done, done->result);
+    }
+    q->finished = NULL;
+}
+
+/* ---- plain calls ---- */
+
+struct blocking {
+    struct qcow2_waiter waiter;
+    bool done;
+    int result;
+};
+
+static void unblock(struct qcow2_waiter *w, int result)
+{
+    struct blocking *b = CONTAINER_OF(w, struct blocking, waiter);
+
+    b->done = true;
+    b->result = result;
+}
+
+/* Serves the file. From within a request's done() too. */
+static void serve(struct qcow2 *q)
+{
+    bool running = q->running;
+
+    q->running = false;
+    qcow2_run(q);
+    file_wait(q->file);
+    qcow2_run(q);
+    q->running = running;
+}
+
+/* Until b's waiter has been woken. */
+static int block(struct qcow2 *q, struct blocking *b)
+{
+    while (!b->done)
+        serve(q);
+    b->done = false;
+    return b->result;
+}
+
+/* With no request under way: all in the file, and what was to be given back is. */
+static int settle(struct qcow2 *q)
+{
+    struct blocking b = {.waiter.wake = unblock};
+    int r = 0;
+
+    for (unsigned rounds = 0; rounds < 3 && r == 0 && (rounds == 0 || qcow2_commit_dirty(q)); rounds++) {
+        qcow2_commit_wait(q, &b.waiter);
+        r = block(q, &b);
+        while (q->reaper.busy || q->commit.running || q->grow.busy)
+            serve(q);
+    }
+    return r;
+}
+
+static void release(struct qcow2 *q)
+{
+    qcow2_page_fini(q);
+    qcow2_free_fini(&q->frees);
+    qcow2_free_fini(&q->ripe);
+    qcow2_free_fini(&q->commit.frees);
+    qcow2_table_fini(&q->l1);
+    qcow2_table_fini(&q->refcounts);
+    qcow2_set_fini(&q->meta);
+    free(q->block_full);
+    free(q->snapshots);
+    free(q->zeroes);
+    free(q->unpacked);
+    file_close(q->file);
+    free(q);
+}
+
+static void close_image(struct disk *disk)
+{
+    struct qcow2 *q = (struct qcow2 *)disk;
+    uint64_t bytes = q->end << q->cluster_bits;
+
+    if (!disk->read_only) {
+        int r = settle(q);
+        if (r)
+            log_error("disk '%.200s': its metadata cannot be written: %s", disk->path, strerror(-r));
+        bytes = q->end << q->cluster_bits;
+        if (r == 0 && q->grown && file_size(q->file) > bytes && file_truncate(q->file, bytes))
+            log_warn("disk '%.200s': the room that it did not need stays at its end", disk->path);
+    }
+    release(q);
+}
+
+/* ---- a bigger disk ---- */
+
+static int alloc_blocking(struct qcow2 *q, uint64_t n, uint64_t *first)
+{
+    struct blocking b = {.waiter.wake = unblock};
+    uint64_t got;
+    bool fresh;
+    int r;
+
+    while ((r = qcow2_refcount_alloc(q, n, n, &b.waiter, first, &got, &fresh)) == -EAGAIN) {
+        r = block(q, &b);
+        if (r)
+            return r;
+    }
+    return r;
+}
+
+static int write_l1(struct qcow2 *q, uint64_t offset, const uint64_t *entries, size_t n, size_t clusters)
+{
+    size_t len = clusters << q->cluster_bits;
+    uint8_t *buf = calloc(1, len);
+
+    if (!buf)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        qcow2_put_be64(buf + i * 8, entries[i]);
+    int r = file_write(q->file, offset, buf, len);
+    free(buf);
+    return r;
+}
+
+/* A copy of L1 with room for n entries, in the file with its refcounts: all but the header is ready for it. */
+static int copy_l1(struct qcow2 *q, size_t n, struct qcow2_table *table, size_t *n_clusters)
+{
+    size_t clusters = align_up(n * 8, q->cluster_size) >> q->cluster_bits;
+    uint64_t first;
+    int r = alloc_blocking(q, clusters, &first);
+
+    if (r)
+        return r;
+    *table = (struct qcow2_table){.entries = calloc(n, sizeof(*table->entries)),
+                                  .offset = first << q->cluster_bits,
+                                  .n = n,
+                                  .dirty = calloc(n / QCOW2_SECTOR_ENTRIES + 1, 1)};
+    r = table->entries && table->dirty ? qcow2_set_reserve(&q->meta, clusters) : -ENOMEM;
+    if (r == 0) {
+        memcpy(table->entries, q->l1.entries, q->l1.n * sizeof(*table->entries));
+        r = write_l1(q, table->offset, table->entries, n, clusters);
+    }
+    if (r == 0)
+        r = settle(q);
+    if (r) {
+        qcow2_table_fini(table);
+        qcow2_free_unused(q, first, clusters);
+        return r;
+    }
+    *n_clusters = clusters;
+    return 0;
+}
+
+static int write_and_sync_header(struct qcow2 *q)
+{
+    int r = qcow2_header_write(q);
+
+    return r ? r : file_sync(q->file);
+}
+
+/* One sector says both how big the disk is and where its L1 table lies. */
+static int switch_header(struct qcow2 *q, uint64_t size, const struct qcow2_table *l1)
+{
+    struct qcow2_table old = q->l1;
+    uint64_t old_size = q->disk.size;
+
+    q->l1 = *l1;
+    q->disk.size = size;
+    int r = write_and_sync_header(q);
+    if (r == 0)
+        return 0;
+    q->l1 = old;
+    q->disk.size = old_size;
+    if (write_and_sync_header(q)) /* nobody knows which one the file has now */
+        return qcow2_broken(q, "the header cannot be written");
+    return r;
+}
+
+static int grow(struct qcow2 *q, uint64_t size)
+{
+    size_t n = align_up(size, UINT64_C(1) << q->l2_bits) >> q->l2_bits;
+    struct qcow2_table old = q->l1, l1 = q->l1;
+    size_t clusters = q->l1_clusters;
+    int r = settle(q);
+
+    if (r == 0 && n > q->l1.n)
+        r = copy_l1(q, n, &l1, &clusters);
+    if (r)
+        return r;
+    r = switch_header(q, size, &l1);
+    if (l1.entries == old.entries)
+        return r;
+    if (r) {
+        qcow2_free_unused(q, l1.offset >> q->cluster_bits, clusters);
+        qcow2_table_fini(&l1);
+        return r;
+    }
+    for (uint64_t c = l1.offset >> q->cluster_bits, last = c + clusters; c < last; c++)
+        (void)!qcow2_set_add(&q->meta, c); /* there is room, and it was free */
+    qcow2_free_later(q, old.offset >> q->cluster_bits, q->l1_clusters);
+    q->l1_clusters = clusters;
+    qcow2_table_fini(&old);
+    (void)!settle(q); /* only gives back room */
+    return 0;
+}
+
+static int resize(struct disk *disk, uint64_t size, struct err *err)
+{
+    struct qcow2 *q = (struct qcow2 *)disk;
+
+    if (size == disk->size)
+        return 0;
+    if (size < disk->size)
+        return err_set(err, -ENOTSUP, "disk '%.200s': a qcow2 image cannot be made smaller", disk->path);
+    if (q->broken)
+        return err_set(err, -EIO, "disk '%.200s': the image is corrupt", disk->path);
+    if (q->n_snapshots && q->version < 3)
+        return err_set(err, -ENOTSUP, "disk '%.200s': an image of version 2 that has snapshots keeps its size",
+                       disk->path);
+    if (size >= QCOW2_MAX_OFFSET || size > (QCOW2_MAX_L1_BYTES / 8) << q->l2_bits)
+        return err_set(err, -EFBIG, "disk '%.200s': with clusters of %llu bytes it can have %llu bytes at most",
+                       disk->path, (unsigned long long)q->cluster_size,
+                       (unsigned long long)((QCOW2_MAX_L1_BYTES / 8) << q->l2_bits));
+    int r = grow(q, size);
+    return r ? err_set(err, r, "disk '%.200s': cannot grow: %s", disk->path, strerror(-r)) : 0;
+}
+
+static const struct disk_type qcow2_type = {
+    .name = "qcow2",
+    .submit = submit,
+    .resize = resize,
+    .close = close_image,
+};
+
+int qcow2_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err)
+{
+    struct qcow2 *q = calloc(1, sizeof(*q));
+    int r;
+
+    *disk = NULL;
+    if (!q)
+        return err_set(err, -ENOMEM, "disk '%.200s': out of memory", conf->path);
+    r = file_open(&q->file, conf, loop, err);
+    if (r) {
+        free(q);
+        return r;
+    }
+    disk_init(&q->disk, &qcow2_type, conf, loop);
+    r = qcow2_header_read(q, err);
+    if (r) {
+        err_prefix(err, "disk '%.200s'", conf->path);
+        loop_event_fini(&q->disk.easy_event);
+        release(q);
+        return r;
+    }
+    *disk = &q->disk;
+    return 0;
+}

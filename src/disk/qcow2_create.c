@@ -1,0 +1,153 @@
+/* An empty image: header, refcount table, refcount blocks, L1, in this order, and no more. */
+#include "disk/qcow2.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "disk/qcow2_impl.h"
+
+typedef unsigned long long ull;
+
+struct shape {
+    struct qcow2 q; /* of which sizes are used, not files */
+    uint64_t l1_entries, l1_clusters, table_clusters, n_blocks, end;
+};
+
+static int check(const struct qcow2_create_conf *conf, const char *path, struct err *err)
+{
+    if (!conf->size || conf->size % DISK_BLOCK_SIZE || conf->size >= QCOW2_MAX_OFFSET)
+        return err_set(err, -EINVAL, "disk '%.200s': size %llu; accepted are multiples of %u below 2^56", path,
+                       (ull)conf->size, DISK_BLOCK_SIZE);
+    if (conf->version != 2 && conf->version != 3)
+        return err_set(err, -EINVAL, "disk '%.200s': version %u; accepted are 2 and 3", path, conf->version);
+    if (conf->cluster_size < 512 || conf->cluster_size > 2 * MIB || conf->cluster_size & (conf->cluster_size - 1))
+        return err_set(err, -EINVAL, "disk '%.200s': clusters of %u bytes; accepted are powers of two from 512 to 2M",
+                       path, conf->cluster_size);
+    if (conf->refcount_bits > 64 || conf->refcount_bits & (conf->refcount_bits - 1) ||
+        (conf->version == 2 && conf->refcount_bits != 16))
+        return err_set(err, -EINVAL,
+                       "disk '%.200s': refcounts of %u bits; accepted are 1 to 64, powers of two, and 16 "
+                       "alone in version 2",
+                       path, conf->refcount_bits);
+    return 0;
+}
+
+static int lay_out(struct shape *s, const struct qcow2_create_conf *conf, const char *path, struct err *err)
+{
+    struct qcow2 *q = &s->q;
+
+    q->version = conf->version;
+    q->cluster_size = conf->cluster_size;
+    q->cluster_bits = (unsigned)__builtin_ctz(conf->cluster_size);
+    q->refcount_order = (unsigned)__builtin_ctz(conf->refcount_bits);
+    q->block_bits = q->cluster_bits + 3 - q->refcount_order;
+    q->l2_bits = 2 * q->cluster_bits - 3;
+    s->l1_entries = (conf->size + (UINT64_C(1) << q->l2_bits) - 1) >> q->l2_bits;
+    if (s->l1_entries > QCOW2_MAX_L1_BYTES / 8)
+        return err_set(err, -EFBIG, "disk '%.200s': size %llu; with clusters of %u bytes, %llu are accepted at most",
+                       path, (ull)conf->size, conf->cluster_size, (ull)((QCOW2_MAX_L1_BYTES / 8) << q->l2_bits));
+    s->l1_clusters = (s->l1_entries * 8 + q->cluster_size - 1) >> q->cluster_bits;
+    s->table_clusters = s->n_blocks = 1;
+    for (;;) {
+        s->end = 1 + s->table_clusters + s->n_blocks + s->l1_clusters;
+        uint64_t blocks = ((s->end - 1) >> q->block_bits) + 1;
+        uint64_t clusters = (blocks * 8 + q->cluster_size - 1) >> q->cluster_bits;
+        if (blocks <= s->n_blocks && clusters <= s->table_clusters)
+            return 0;
+        s->n_blocks = blocks;
+        s->table_clusters = clusters;
+    }
+}
+
+static void fill_header(const struct shape *s, uint64_t size, uint8_t *h)
+{
+    const struct qcow2 *q = &s->q;
+
+    qcow2_put_be32(h, QCOW2_MAGIC);
+    qcow2_put_be32(h + 4, q->version);
+    qcow2_put_be32(h + 20, q->cluster_bits);
+    qcow2_put_be64(h + 24, size);
+    qcow2_put_be32(h + 36, (uint32_t)s->l1_entries);
+    qcow2_put_be64(h + 40, (1 + s->table_clusters + s->n_blocks) << q->cluster_bits);
+    qcow2_put_be64(h + 48, q->cluster_size);
+    qcow2_put_be32(h + 56, (uint32_t)s->table_clusters);
+    if (q->version >= 3) {
+        qcow2_put_be32(h + 96, q->refcount_order);
+        qcow2_put_be32(h + 100, 104);
+    }
+}
+
+static int write_at(int fd, const uint8_t *buf, size_t len, uint64_t offset)
+{
+    while (len) {
+        ssize_t n = pwrite(fd, buf, len, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        buf += n;
+        len -= (size_t)n;
+        offset += (uint64_t)n;
+    }
+    return 0;
+}
+
+/* What is zero is left out: a new file has zeroes. */
+static int write_image(int fd, const struct shape *s, uint64_t size)
+{
+    const struct qcow2 *q = &s->q;
+    uint64_t blocks = 1 + s->table_clusters, per_block = UINT64_C(1) << q->block_bits;
+    uint8_t *table = calloc(s->table_clusters, q->cluster_size), *cluster = calloc(1, q->cluster_size);
+    int r = table && cluster ? 0 : -ENOMEM;
+
+    if (r == 0 && ftruncate(fd, (off_t)(s->end << q->cluster_bits)) < 0)
+        r = -errno;
+    for (uint64_t b = 0; r == 0 && b < s->n_blocks; b++) {
+        memset(cluster, 0, q->cluster_size);
+        for (uint64_t i = 0; i < per_block && b * per_block + i < s->end; i++)
+            qcow2_refcount_write(q, cluster, (unsigned)i, 1);
+        qcow2_put_be64(table + b * 8, (blocks + b) << q->cluster_bits);
+        r = write_at(fd, cluster, q->cluster_size, (blocks + b) << q->cluster_bits);
+    }
+    if (r == 0)
+        r = write_at(fd, table, s->table_clusters << q->cluster_bits, q->cluster_size);
+    if (r == 0) {
+        memset(cluster, 0, q->cluster_size);
+        fill_header(s, size, cluster);
+        r = write_at(fd, cluster, QCOW2_HEADER_SECTOR, 0);
+    }
+    if (r == 0 && fsync(fd) < 0)
+        r = -errno;
+    free(table);
+    free(cluster);
+    return r;
+}
+
+int qcow2_create(const char *path, const struct qcow2_create_conf *given, struct err *err)
+{
+    struct qcow2_create_conf conf = *given;
+    struct shape *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return err_set(err, -ENOMEM, "disk '%.200s': out of memory", path);
+    conf.version = conf.version ? conf.version : 3;
+    conf.cluster_size = conf.cluster_size ? conf.cluster_size : 64 * KIB;
+    conf.refcount_bits = conf.refcount_bits ? conf.refcount_bits : 16;
+    int r = check(&conf, path, err);
+    if (r == 0)
+        r = lay_out(s, &conf, path, err);
+    if (r == 0) {
+        int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        r = fd < 0 ? -errno : write_image(fd, s, conf.size);
+        if (r)
+            err_set(err, r, "disk '%.200s': cannot be made: %s", path, strerror(-r));
+        if (fd >= 0 && close(fd) < 0 && r == 0)
+            r = err_set(err, -errno, "disk '%.200s': cannot be made: %s", path, strerror(errno));
+        if (fd >= 0 && r)
+            unlink(path);
+    }
+    free(s);
+    return r;
+}
