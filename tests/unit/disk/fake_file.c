@@ -1,0 +1,361 @@
+#include "fake_file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../unit.h"
+
+#define SECTOR 512
+
+struct pending {
+    struct disk_request *req;
+    size_t n_changes; /* at submission */
+};
+
+struct file {
+    struct fake *fake;
+    struct loop *loop;
+    struct loop_event event;
+    struct pending *pending;
+    size_t n, capacity;
+};
+
+struct fake *fake_next;
+
+uint32_t fake_random(uint64_t *seed)
+{
+    *seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(*seed >> 33);
+}
+
+static void reserve(struct fake *f, uint64_t size)
+{
+    if (size <= f->capacity)
+        return;
+    uint64_t capacity = size * 2;
+    f->data = realloc(f->data, capacity);
+    f->durable = realloc(f->durable, capacity);
+    assert_non_null(f->data);
+    assert_non_null(f->durable);
+    memset(f->data + f->capacity, 0, capacity - f->capacity);
+    memset(f->durable + f->capacity, 0, capacity - f->capacity);
+    f->capacity = capacity;
+}
+
+struct fake *fake_new(const uint8_t *image, uint64_t size, uint64_t seed)
+{
+    struct fake *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    f->seed = seed;
+    reserve(f, size + 1);
+    memcpy(f->data, image, size);
+    memcpy(f->durable, image, size);
+    f->size = f->durable_size = size;
+    return f;
+}
+
+struct fake *fake_load(const char *path, uint64_t seed)
+{
+    FILE *in = fopen(path, "r");
+    assert_non_null(in);
+    fseek(in, 0, SEEK_END);
+    size_t size = (size_t)ftell(in);
+    rewind(in);
+    uint8_t *image = malloc(size + 1);
+    assert_non_null(image);
+    assert_int_equal(fread(image, 1, size, in), size);
+    fclose(in);
+    struct fake *f = fake_new(image, size, seed);
+    free(image);
+    return f;
+}
+
+void fake_save(const struct fake *f, const char *path)
+{
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    assert_int_equal(fwrite(f->data, 1, f->size, out), f->size);
+    assert_int_equal(fclose(out), 0);
+}
+
+static void drop_changes(struct fake *f, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(f->changes[i].data);
+    f->n_changes -= n;
+    memmove(f->changes, f->changes + n, f->n_changes * sizeof(*f->changes));
+}
+
+void fake_free(struct fake *f)
+{
+    drop_changes(f, f->n_changes);
+    free(f->changes);
+    free(f->data);
+    free(f->durable);
+    free(f);
+}
+
+/* ---- changes ---- */
+
+static void apply_part(uint8_t *to, const struct fake_change *c, uint64_t from, uint64_t len)
+{
+    if (c->data)
+        memcpy(to + c->offset + from, c->data + from, len);
+    else
+        memset(to + c->offset + from, 0, len);
+}
+
+static void apply(uint8_t *to, uint64_t *size, const struct fake_change *c)
+{
+    if (c->truncate) {
+        if (c->offset < *size)
+            memset(to + c->offset, 0, *size - c->offset);
+        *size = c->offset;
+        return;
+    }
+    apply_part(to, c, 0, c->len);
+    if (c->offset + c->len > *size)
+        *size = c->offset + c->len;
+}
+
+static void change(struct fake *f, struct fake_change c)
+{
+    reserve(f, c.offset + c.len + 1);
+    apply(f->data, &f->size, &c);
+    if (!f->keep_changes) {
+        free(c.data);
+        return;
+    }
+    if (f->n_changes == f->changes_capacity) {
+        f->changes_capacity = f->changes_capacity * 2 + 64;
+        f->changes = realloc(f->changes, f->changes_capacity * sizeof(*f->changes));
+        assert_non_null(f->changes);
+    }
+    f->changes[f->n_changes++] = c;
+}
+
+/* Each sector of a torn change is there or not. */
+static void tear(struct fake *f, const struct fake_change *c, uint64_t *seed)
+{
+    for (uint64_t at = 0; at < c->len;) {
+        uint64_t here = SECTOR - (c->offset + at) % SECTOR;
+        here = here < c->len - at ? here : c->len - at;
+        if (fake_random(seed) % 2) {
+            apply_part(f->data, c, at, here);
+            if (c->offset + at + here > f->size)
+                f->size = c->offset + at + here;
+        }
+        at += here;
+    }
+}
+
+struct fake *fake_cut(struct fake *f, uint64_t seed)
+{
+    struct fake *after = fake_new(f->durable, f->durable_size, seed);
+    unsigned keep = fake_random(&seed) % 4; /* how much of it there is differs from cut to cut */
+
+    reserve(after, f->capacity);
+    for (size_t i = 0; i < f->n_changes; i++) {
+        const struct fake_change *c = &f->changes[i];
+        unsigned fate = fake_random(&seed) % 6;
+        if (fate < keep || (fate == 5 && c->truncate))
+            apply(after->data, &after->size, c);
+        else if (fate == 5)
+            tear(after, c, &seed);
+    }
+    memcpy(after->durable, after->data, after->size);
+    after->durable_size = after->size;
+    return after;
+}
+
+static void sync_until(struct fake *f, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        apply(f->durable, &f->durable_size, &f->changes[i]);
+    drop_changes(f, n);
+}
+
+/* ---- requests ---- */
+
+static int fault(struct fake *f, const struct disk_request *req)
+{
+    f->n_ops++;
+    if (f->dead)
+        return -EIO;
+    if (f->n_ops == f->fail_op) {
+        f->fail_op = f->fail_gap ? f->n_ops + 1 + fake_random(&f->seed) % f->fail_gap : 0;
+        return fake_random(&f->seed) % 2 ? -EIO : -ENOSPC;
+    }
+    if (req->op == DISK_READ || req->op == DISK_DISCARD)
+        return 0;
+    if (f->max_size && (req->op == DISK_WRITE || req->op == DISK_ZERO) && req->offset + req->len > f->max_size)
+        return -ENOSPC;
+    return 0;
+}
+
+static void read_into(const struct fake *f, const struct disk_request *req)
+{
+    uint64_t at = req->offset;
+
+    for (unsigned i = 0; i < req->n_iov; at += req->iov[i++].iov_len) {
+        uint64_t have = at < f->size ? f->size - at : 0, len = req->iov[i].iov_len;
+        have = have < len ? have : len;
+        memcpy(req->iov[i].iov_base, f->data + at, have);
+        memset((uint8_t *)req->iov[i].iov_base + have, 0, len - have);
+    }
+}
+
+static uint8_t *gather(const struct disk_request *req)
+{
+    uint8_t *data = malloc(req->len + 1), *to = data;
+
+    assert_non_null(data);
+    for (unsigned i = 0; i < req->n_iov; to += req->iov[i++].iov_len)
+        memcpy(to, req->iov[i].iov_base, req->iov[i].iov_len);
+    assert_int_equal(to - data, req->len);
+    return data;
+}
+
+static int perform(struct fake *f, const struct pending *p, size_t *synced)
+{
+    const struct disk_request *req = p->req;
+    int r = fault(f, req);
+
+    *synced = 0;
+    if (r)
+        return r;
+    switch (req->op) {
+    case DISK_READ:
+        read_into(f, req);
+        return 0;
+    case DISK_WRITE:
+        change(f, (struct fake_change){.offset = req->offset, .len = req->len, .data = gather(req)});
+        return 0;
+    case DISK_FLUSH:
+        *synced = p->n_changes;
+        sync_until(f, p->n_changes);
+        return 0;
+    case DISK_DISCARD:
+        if (req->offset < f->size) {
+            uint64_t len = req->len < f->size - req->offset ? req->len : f->size - req->offset;
+            change(f, (struct fake_change){.offset = req->offset, .len = len});
+        }
+        return 0;
+    case DISK_ZERO:
+        change(f, (struct fake_change){.offset = req->offset, .len = req->len});
+        return 0;
+    }
+    return -EINVAL;
+}
+
+static void pump_one(struct file *file)
+{
+    struct fake *f = file->fake;
+    size_t i = fake_random(&f->seed) % file->n, synced;
+    struct pending p = file->pending[i];
+
+    file->pending[i] = file->pending[--file->n];
+    int r = perform(f, &p, &synced);
+    for (size_t k = 0; k < file->n; k++)
+        file->pending[k].n_changes -= file->pending[k].n_changes < synced ? file->pending[k].n_changes : synced;
+    if (f->stop_at && f->n_ops >= f->stop_at)
+        loop_stop(file->loop);
+    disk_complete(p.req, r);
+}
+
+static void pump(void *opaque)
+{
+    struct file *file = opaque;
+
+    for (unsigned i = 0; file->n && i < 8; i++)
+        pump_one(file);
+    if (file->n)
+        loop_event_set(&file->event);
+}
+
+int file_open(struct file **out, const struct disk_conf *conf, struct loop *loop, struct err *err)
+{
+    struct file *file = calloc(1, sizeof(*file));
+
+    assert_non_null(file);
+    assert_false(fake_next->open);
+    file->fake = fake_next;
+    file->fake->open = true;
+    file->loop = loop;
+    loop_event_init(&file->event, loop, pump, file);
+    *out = file;
+    return 0;
+}
+
+void file_close(struct file *file)
+{
+    assert_int_equal(file->n, 0);
+    loop_event_fini(&file->event);
+    file->fake->open = false;
+    free(file->pending);
+    free(file);
+}
+
+uint64_t file_size(const struct file *file)
+{
+    return file->fake->size;
+}
+
+void file_submit(struct file *file, struct disk_request *req)
+{
+    if (file->n == file->capacity) {
+        file->capacity = file->capacity * 2 + 16;
+        file->pending = realloc(file->pending, file->capacity * sizeof(*file->pending));
+        assert_non_null(file->pending);
+    }
+    file->pending[file->n++] = (struct pending){req, file->fake->n_changes};
+    loop_event_set(&file->event);
+}
+
+void file_wait(struct file *file)
+{
+    if (file->n)
+        pump_one(file);
+}
+
+static int now(struct file *file, enum disk_op op, uint64_t offset, void *buf, size_t len)
+{
+    struct iovec iov = {buf, len};
+    struct disk_request req = {.op = op, .offset = offset, .len = len, .iov = &iov, .n_iov = 1};
+    struct pending p = {&req, file->fake->n_changes};
+    size_t synced;
+    int r = perform(file->fake, &p, &synced);
+
+    for (size_t k = 0; k < file->n; k++)
+        file->pending[k].n_changes -= file->pending[k].n_changes < synced ? file->pending[k].n_changes : synced;
+    return r;
+}
+
+int file_read(struct file *file, uint64_t offset, void *buf, size_t len)
+{
+    return now(file, DISK_READ, offset, buf, len);
+}
+
+int file_write(struct file *file, uint64_t offset, const void *buf, size_t len)
+{
+    return now(file, DISK_WRITE, offset, (void *)buf, len);
+}
+
+int file_sync(struct file *file)
+{
+    return now(file, DISK_FLUSH, 0, NULL, 0);
+}
+
+int file_truncate(struct file *file, uint64_t size)
+{
+    struct fake *f = file->fake;
+
+    if (f->dead)
+        return -EIO;
+    if (f->max_size && size > f->max_size)
+        return -ENOSPC;
+    change(f, (struct fake_change){.truncate = true, .offset = size});
+    return 0;
+}

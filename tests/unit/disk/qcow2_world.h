@@ -1,0 +1,69 @@
+/*
+ * A disk under random requests, and what it must hold. Each block that is written holds a number nobody else writes; requests under way at once do not
+ * overlap, but share clusters as they like. A request that fails is tried again until it is done.
+ */
+#ifndef TESTS_UNIT_DISK_QCOW2_WORLD_H
+#define TESTS_UNIT_DISK_QCOW2_WORLD_H
+
+#include "disk/disk.h"
+#include "fake_file.h"
+
+/* What a block may hold: `flushed`, or one of the later values. The last value is what a read finds. */
+struct block {
+    uint32_t flushed;
+    uint32_t *later;
+    unsigned n, capacity, n_done; /* of later; the last may be under way */
+    uint64_t dropped;             /* how many have become `flushed` */
+    bool busy;
+};
+
+struct op {
+    struct world *w;
+    struct disk_request req;
+    struct iovec iov[3];
+    uint8_t *buf;
+    uint64_t first, n; /* blocks */
+    uint32_t value;
+    uint64_t *snapshot; /* FLUSH: for each block, dropped + n_done */
+    bool active;
+};
+
+struct world {
+    struct loop *loop;
+    struct fake *fake;
+    struct disk *disk;
+    struct disk_conf conf;
+    struct block *blocks;
+    uint64_t n_blocks, seed;
+    uint32_t next_value;
+    struct op ops[16];
+    unsigned n_active, depth, errors;
+    uint64_t left; /* to be begun */
+    bool done;
+    unsigned max_pages; /* of the cache; 0: as it is */
+};
+
+/* Blocks of zeroes. */
+void world_init(struct world *w, struct fake *fake, uint64_t size, uint64_t seed);
+void world_fini(struct world *w);
+void world_open(struct world *w);
+void world_close(struct world *w);
+/* n random requests, `depth` at once; returns with some under way where fake->stop_at came first. */
+void world_run(struct world *w, uint64_t n);
+/* The host dies: what is under way fails, and the disk is closed. */
+void world_die(struct world *w);
+int world_flush(struct world *w);
+/* Reads all and compares with the last values; `cut`: with what may be there. */
+void world_check(struct world *w, bool cut);
+/* After a cut: what the disk holds now, of what it may, is what it must hold, and flushed. */
+void world_adopt(struct world *w);
+/* A block of the value. */
+void world_fill(uint8_t *buf, uint64_t block, uint32_t value);
+
+/*
+ * Counts the references in an image (v2 or v3, no snapshots) and compares with its refcounts: refcounts that are too low, flags that say "nobody
+ * else's" of what others have too, or places beyond the file are errors; more than needed is a leak. Returns the leaks; -1 and a message for errors.
+ */
+int world_verify(const struct fake *fake);
+
+#endif
