@@ -2,7 +2,8 @@
  * A tap interface of the host's, which whoever administers it has made and connected: it is opened, never created. Frames carry the kernel's own
  * virtio header, so checksums and segments are left to whoever receives them in the end.
  *
- * When the interface is removed, the link goes down and the VM goes on without it.
+ * When the interface is removed, the link goes down and the VM goes on without it. That is seen at once, or with the next frame while the guest has
+ * no room for any: a descriptor that nobody reads from tells nothing.
  *
  * Threads: the interface's own.
  */
@@ -159,8 +160,11 @@ static void tap_send(struct net *net, const struct net_header *header, const str
     } else {
         memcpy(iov + 1, frame, n * sizeof(*frame));
     }
-    if (t->gone || writev(t->source.fd, iov, (int)n + 1) != (ssize_t)len)
-        net->dropped++;
+    if (!t->gone && writev(t->source.fd, iov, (int)n + 1) == (ssize_t)len)
+        return;
+    net->dropped++;
+    if (!t->gone && errno == EBADFD)
+        vanish(t, ENODEV);
 }
 
 static void tap_set_offloads(struct net *net, unsigned offloads)

@@ -2,9 +2,8 @@
  * User-mode NAT: libslirp's TCP/IP stack answers the guest on 10.0.2.0/24 and fec0::/64, and connects it to the host's network through ordinary
  * sockets. The host is 10.0.2.2, the name server 10.0.2.3, the guest gets 10.0.2.15 by DHCP. Needs no rights.
  *
- * libslirp wants to be asked, before each sleep, which descriptors it waits for, and to be told, after it, what they are ready for. Its set changes
- * little, so it is kept in an epoll of its own, which changes with it; the loop watches that epoll as one descriptor, and a wake-up
- * collects all that are ready in one call.
+ * libslirp wants to be asked, before each sleep, which descriptors it waits for, and to be told, after it, what they are ready for. That is kept in
+ * an epoll (user_watch.h), so that a wake-up collects all that are ready in one call.
  *
  * TCP ends here, so its segments need not fit an Ethernet: the interface's MTU is nearly what IP can carry, and a packet that the guest would have cut
  * (TSO) is passed to libslirp whole, with its checksum completed. Towards the guest, frames are marked as checked.
@@ -18,16 +17,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/number.h"
 #include "net/backend.h"
 #include "net/offload.h"
+#include "net/user_watch.h"
 
-#define USER_MTU      65520
-#define QUEUE_MOST    (4 * MIB) /* bytes of frames that wait for the guest */
-#define EVENTS_A_TIME 64
+#define USER_MTU   65520
+#define QUEUE_MOST (4 * MIB) /* bytes of frames that wait for the guest */
 
 /* A frame that waits until the guest has room. */
 struct waiting {
@@ -36,27 +34,14 @@ struct waiting {
     uint8_t data[];
 };
 
-/* What libslirp waits for on a descriptor, at the index of the descriptor's number. */
-struct watch {
-    uint32_t watched;  /* EPOLL bits as they are in the epoll; 0: it is not there */
-    uint32_t ready;    /* what the epoll said */
-    uint32_t asked_in; /* the round of asking in which libslirp named it last */
-    int place;         /* in user->fds, when watched */
-};
-
 struct user {
     struct net net;
     Slirp *slirp;
-    int epoll_fd;
-    struct loop_fd source; /* the epoll */
+    struct user_watch watch;
+    struct loop_fd source; /* its epoll */
     struct loop_timer timer;
     int64_t timer_ns; /* what it is set for; 0: not set */
 
-    struct watch *watches;
-    int n_watches;
-    int *fds; /* those watched */
-    int n_fds;
-    uint32_t round;
     bool stale; /* libslirp is to be asked what it waits for */
 
     struct waiting *waiting, **waiting_tail;
@@ -228,69 +213,18 @@ static int from_epoll(uint32_t events)
            (events & EPOLLHUP ? SLIRP_POLL_HUP : 0);
 }
 
-static void unwatch(struct user *u, int fd)
-{
-    struct watch *w = &u->watches[fd];
-
-    if (!w->watched)
-        return;
-    epoll_ctl(u->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-    u->fds[w->place] = u->fds[--u->n_fds];
-    u->watches[u->fds[w->place]].place = w->place;
-    w->watched = w->ready = 0;
-}
-
-static bool make_room(struct user *u, int fd)
-{
-    int n = u->n_watches ? u->n_watches : 64;
-
-    while (n <= fd)
-        n *= 2;
-    if (n == u->n_watches)
-        return true;
-    struct watch *watches = realloc(u->watches, (size_t)n * sizeof(*watches));
-    if (!watches)
-        return false;
-    u->watches = watches;
-    int *fds = realloc(u->fds, (size_t)n * sizeof(*fds));
-    if (!fds)
-        return false;
-    u->fds = fds;
-    memset(watches + u->n_watches, 0, (size_t)(n - u->n_watches) * sizeof(*watches));
-    u->n_watches = n;
-    return true;
-}
-
 static int on_wanted(int fd, int events, void *opaque)
 {
     struct user *u = opaque;
-    uint32_t wanted = to_epoll(events);
-    struct epoll_event ev = {.events = wanted, .data.fd = fd};
 
-    if (fd < 0 || !make_room(u, fd))
-        return -1;
-    struct watch *w = &u->watches[fd];
-    w->asked_in = u->round;
-    if (w->watched == wanted)
-        return fd;
-    int r = epoll_ctl(u->epoll_fd, w->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &ev);
-    if (r < 0 && w->watched && errno == ENOENT) /* another socket under an old number */
-        r = epoll_ctl(u->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
-    if (r < 0)
-        return -1;
-    if (!w->watched) {
-        w->place = u->n_fds;
-        u->fds[u->n_fds++] = fd;
-    }
-    w->watched = wanted;
-    return fd;
+    return user_watch_name(&u->watch, fd, to_epoll(events));
 }
 
 static int on_ready(int fd, void *opaque)
 {
     struct user *u = opaque;
 
-    return fd >= 0 && fd < u->n_watches ? from_epoll(u->watches[fd].ready) : 0;
+    return from_epoll(user_watch_ready(&u->watch, fd));
 }
 
 static void on_register(int fd, void *opaque)
@@ -305,8 +239,7 @@ static void on_unregister(int fd, void *opaque)
 {
     struct user *u = opaque;
 
-    if (fd >= 0 && fd < u->n_watches)
-        unwatch(u, fd);
+    user_watch_forget(&u->watch, fd);
 }
 
 static void on_notify(void *opaque)
@@ -321,11 +254,9 @@ static void ask(struct user *u)
 {
     uint32_t timeout_ms = UINT32_MAX;
 
-    u->round++;
+    user_watch_begin(&u->watch);
     slirp_pollfds_fill(u->slirp, &timeout_ms, on_wanted, u);
-    for (int i = u->n_fds - 1; i >= 0; i--)
-        if (u->watches[u->fds[i]].asked_in != u->round)
-            unwatch(u, u->fds[i]);
+    user_watch_end(&u->watch);
     int64_t when = loop_now() + (int64_t)timeout_ms * NS_PER_MS;
     if (timeout_ms != UINT32_MAX && (!u->timer_ns || when < u->timer_ns)) {
         u->timer_ns = when;
@@ -337,15 +268,11 @@ static void ask(struct user *u)
 /* What has come, and what time has brought. */
 static void serve(struct user *u)
 {
-    struct epoll_event events[EVENTS_A_TIME];
-    int n = u->waiting ? 0 : epoll_wait(u->epoll_fd, events, EVENTS_A_TIME, 0);
-
     pthread_mutex_lock(&slirp_lock);
-    for (int i = 0; i < n; i++)
-        u->watches[events[i].data.fd].ready = events[i].events;
+    if (!u->waiting)
+        user_watch_collect(&u->watch);
     slirp_pollfds_poll(u->slirp, 0, on_ready, u);
-    for (int i = 0; i < n; i++)
-        u->watches[events[i].data.fd].ready = 0;
+    user_watch_clear(&u->watch);
     ask(u);
     pthread_mutex_unlock(&slirp_lock);
     flush_receiver(u);
@@ -503,14 +430,11 @@ static void user_close(struct net *net)
         pthread_mutex_unlock(&slirp_lock);
     }
     loop_timer_cancel(&u->timer);
-    if (u->epoll_fd >= 0) {
+    if (u->watch.epoll_fd >= 0)
         loop_fd_remove(net->loop, &u->source);
-        close(u->epoll_fd);
-    }
+    user_watch_close(&u->watch);
     while (u->waiting)
         drop_first(u);
-    free(u->watches);
-    free(u->fds);
     free(u);
 }
 
@@ -571,9 +495,10 @@ static int user_open(struct net **net, const struct net_spec *spec, struct loop 
     u->net.mtu = spec->mtu ? spec->mtu : USER_MTU;
     u->waiting_tail = &u->waiting;
     loop_timer_init(&u->timer, loop, on_timer, u);
-    u->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    u->source = (struct loop_fd){.fd = u->epoll_fd, .fn = on_events, .opaque = u};
-    int r = u->epoll_fd < 0 ? -errno : loop_fd_add(loop, &u->source, EPOLLIN);
+    int r = user_watch_open(&u->watch);
+    u->source = (struct loop_fd){.fd = u->watch.epoll_fd, .fn = on_events, .opaque = u};
+    if (r == 0)
+        r = loop_fd_add(loop, &u->source, EPOLLIN);
     if (r < 0) {
         err_set(err, r, "net user: epoll: %s", strerror(-r));
         goto close_user;
