@@ -17,12 +17,14 @@
 
 #include "base/log.h"
 #include "net/backend.h"
+#include "net/offload.h"
 #include "net/switch_ring.h"
 #include "net/switch_wire.h"
 
 #define PATIENCE_MS 5000 /* with a switch that does not answer, while opening */
 #define RETRY_NS    (500 * NS_PER_MS)
 #define TURN_FRAMES 256
+#define BATCH_BYTES (128 * KIB) /* sent before the switch is woken, whatever the interface's batch is */
 #define TURN_NOTES  8
 
 struct switch_keys {
@@ -48,10 +50,12 @@ struct switch_net {
     struct loop_fd socket;  /* fd -1: not connected */
     struct loop_timer turn; /* the next turn of the ring, or the next attempt to connect */
     bool up;                /* welcomed */
+    bool broken;            /* the switch has written nonsense into the ring of what is sent */
     bool told;              /* the user knows that the switch is gone */
     void *memory;
     size_t bytes;
     struct switch_ring in, out;
+    size_t unflushed; /* bytes put since the switch was last woken, or found awake */
 };
 
 /* ---- the link ---- */
@@ -79,6 +83,7 @@ static void tell_link(struct switch_net *s, bool up)
 static void lose(struct switch_net *s, const char *why)
 {
     hang_up(s);
+    s->broken = false;
     loop_timer_set(&s->turn, loop_now() + RETRY_NS);
     if (!s->told)
         log_warn("net: switch '%s' is lost: %s; the link is down until it is back", s->path, why);
@@ -93,6 +98,7 @@ static void wake_switch(struct switch_net *s)
 {
     static const struct switch_wire_note note = {.kind = SWITCH_WIRE_WAKE};
 
+    s->unflushed = 0;
     if (s->up && switch_ring_wake(&s->out))
         (void)switch_wire_send(s->socket.fd, &note, sizeof(note), -1); /* no room: others wait there to be read */
 }
@@ -104,8 +110,13 @@ static void switch_send(struct net *net, const struct net_header *header, const 
 
     if (r < 0)
         net->dropped++;
-    if (r == -EPROTO)
-        loop_timer_set(&s->turn, 0); /* which finds the same */
+    if (r == -EPROTO) {
+        s->broken = true;
+        loop_timer_set(&s->turn, 0); /* not from within the interface's own call */
+    }
+    s->unflushed += offload_length(frame, n);
+    if (s->unflushed >= BATCH_BYTES)
+        wake_switch(s);
 }
 
 static void switch_flush(struct net *net)
@@ -256,7 +267,9 @@ static void on_turn(void *opaque)
 {
     struct switch_net *s = opaque;
 
-    if (s->up)
+    if (s->up && s->broken)
+        lose(s, "the positions in its ring make no sense");
+    else if (s->up)
         serve(s);
     else if (s->socket.fd >= 0)
         lose(s, "it does not answer");

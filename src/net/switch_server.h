@@ -12,7 +12,6 @@
 
 #include "base/listen.h"
 #include "net/switch_core.h"
-#include "net/switch_ring.h"
 #include "net/switch_wire.h"
 
 #define SWITCH_UPLINKS_MOST 8
@@ -25,6 +24,9 @@ struct switch_rule {
     const char *capture; /* a file, or NULL */
 };
 
+struct switch_peer;
+struct switch_uplink;
+
 struct switch_server_conf {
     const char *name, *path; /* of the socket */
     int64_t mac_age_ns;
@@ -33,26 +35,6 @@ struct switch_server_conf {
     unsigned n_rules;
     struct net_spec *uplinks;
     unsigned n_uplinks;
-};
-
-/* Somebody who is connected. */
-struct switch_peer {
-    struct switch_port port; /* when joined */
-    struct switch_server *server;
-    struct switch_peer *next;
-    struct loop_fd socket;
-    struct loop_timer turn; /* the next turn; before it has joined, the end of patience */
-    bool joined;
-    const char *misbehaved; /* how: it is to go */
-    void *memory;
-    size_t bytes;
-    struct switch_ring in, out;
-};
-
-struct switch_uplink {
-    struct switch_port port;
-    struct switch_server *server;
-    struct net *net;
 };
 
 struct switch_server {
@@ -74,6 +56,9 @@ struct switch_server {
 int switch_server_open(struct switch_server **server, const struct switch_server_conf *conf, struct loop *loop,
                        struct err *err) MUST_CHECK;
 void switch_server_close(struct switch_server *server);
+
+/* Sets what the rules and the configuration say of a port with that name. */
+void switch_server_apply_rules(struct switch_server *server, struct switch_port *port);
 
 /* JSON of everything there is to tell; to be freed. NULL: no memory. */
 char *switch_status(const struct switch_server *server, int64_t now_ns);
