@@ -210,6 +210,8 @@ static void finish(struct virtio_blk *blk, struct request *req, int result)
         uint8_t status = result < 0 ? S_IOERR : S_OK;
         if (result < 0)
             log_failure(blk, req, result, false);
+        if (req->committing)
+            count(blk, VIRTIO_BLK_FLUSH, 0, status);
         count(blk, req->direction, req->type == T_IN || req->type == T_OUT ? req->io.len : 0, status);
         answer(blk, req, status);
     }

@@ -28,7 +28,7 @@ extern const struct virtio_type virtio_blk_type;
 enum virtio_blk_direction {
     VIRTIO_BLK_READ,
     VIRTIO_BLK_WRITE,
-    VIRTIO_BLK_FLUSH,
+    VIRTIO_BLK_FLUSH,   /* the guest's own, and those behind writes without a write cache */
     VIRTIO_BLK_DISCARD, /* and write zeroes */
     VIRTIO_BLK_DIRECTIONS,
 };

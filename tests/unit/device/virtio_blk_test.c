@@ -310,21 +310,35 @@ static void test_discard_off(void **state)
     rig_close(r);
 }
 
+static uint64_t flushes(struct rig *r)
+{
+    struct virtio_blk_stats stats;
+
+    virtio_blk_stats(r->d.dev, &stats);
+    return stats.by[VIRTIO_BLK_FLUSH].operations;
+}
+
+/* Without a write cache - the guest turned it off, or knows of none - what is written is durable when it is done. */
 static void test_write_cache(void **state)
 {
     struct rig *r = rig_open(state, "");
     uint8_t buf[512] = {0};
+
+    assert_int_equal(request(r, T_OUT, 0, buf, 512, NULL, 0), S_OK);
+    assert_int_equal(flushes(r), 0);
 
     assert_int_equal(driver_read(&r->d, r->d.config + 32, 1), 1);
     driver_write(&r->d, r->d.config + 32, 1, 0);
     assert_int_equal(request(r, T_OUT, 0, buf, 512, NULL, 0), S_OK);
     assert_int_equal(ask_range(r, T_WRITE_ZEROES, 8, 8, 1), S_OK);
     assert_int_equal(request(r, T_IN, 0, NULL, 0, buf, 512), S_OK);
+    assert_int_equal(flushes(r), 2);
     driver_init(&r->d, DRIVER_ALL);
     assert_int_equal(driver_read(&r->d, r->d.config + 32, 1), 1); /* as at power-on */
     rig_close(r);
     r = rig_start(rig_prepare(state, ""), VIRTIO_F_VERSION_1);
     assert_int_equal(request(r, T_OUT, 0, buf, 512, NULL, 0), S_OK);
+    assert_int_equal(flushes(r), 1);
     rig_close(r);
 }
 
