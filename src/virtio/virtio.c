@@ -9,7 +9,9 @@
 
 #define QUEUE_SIZE_DEFAULT 256
 #define RESERVED_FEATURES  (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED)
-#define LOG_INTERVAL       NS_PER_SEC /* a guest that breaks its device again and again does not fill the log */
+/* A guest that breaks its device again and again does not fill the log. */
+#define LOG_INTERVAL       NS_PER_SEC
+#define LOG_MOST           8 /* lines of one device */
 
 _Static_assert(VIRTIO_MAX_QUEUES <= 64, "`kicked` has a bit for each queue");
 
@@ -199,9 +201,11 @@ void virtio_break(struct virtio *v, const char *reason)
     virtio_lock(v);
     core->status |= VIRTIO_STATUS_NEEDS_RESET;
     bool tell = core->status & VIRTIO_STATUS_DRIVER_OK;
-    bool log = !core->logged_ns || now - core->logged_ns > LOG_INTERVAL;
-    if (log)
+    bool log = core->n_logged < LOG_MOST && (!core->n_logged || now - core->logged_ns > LOG_INTERVAL);
+    if (log) {
         core->logged_ns = now;
+        core->n_logged++;
+    }
     virtio_unlock(v);
     if (log)
         log_warn("%s: %s: stopped until the guest resets it", v->name, reason);

@@ -102,7 +102,7 @@ void virtio_config_writable(struct virtio *v, unsigned off, unsigned len);
 /* Tells the guest with the configuration interrupt. Any thread. */
 void virtio_config_changed(struct virtio *v);
 
-/* Sets DEVICE_NEEDS_RESET and logs the reason, once until the next reset. */
+/* Sets DEVICE_NEEDS_RESET and logs the reason, once until the next reset, and some times in all. */
 void virtio_break(struct virtio *v, const char *reason);
 
 #endif

@@ -52,7 +52,8 @@ struct virtio_core {
     uint8_t config_writable[VIRTIO_CONFIG_SIZE];
     unsigned config_len;                /* bytes there are */
     unsigned written_from, written_end; /* of the configuration space, by the guest, and not told yet */
-    int64_t logged_ns;                  /* when it was said last that the device is broken, or 0 */
+    int64_t logged_ns;                  /* when it was said last that the device is broken */
+    unsigned n_logged;                  /* how often */
 
     bool settling; /* the device's thread is in settle() */
 };
