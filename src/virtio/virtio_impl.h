@@ -90,6 +90,9 @@ uint8_t virtio_get_generation(struct virtio *v);
 uint64_t virtio_config_read(struct virtio *v, unsigned off, unsigned len);
 void virtio_config_write(struct virtio *v, unsigned off, unsigned len, uint64_t val);
 
+/* Tells the type what the guest has written since the last call. The device's thread. */
+void virtio_config_tell(struct virtio *v);
+
 /* Whether the guest may set up queue n now; with the lock held. */
 bool virtio_configurable_locked(const struct virtio *v, unsigned n);
 

@@ -152,6 +152,41 @@ static void test_notification_suppression(void **state)
     }
 }
 
+/* On the device's thread: a chain comes just when the device has looked for the last time before it asks to be notified. */
+static void late_chain(void *opaque)
+{
+    struct rig *r = opaque;
+    struct virtq *q = r->d.v->queues[0];
+    const struct driver_buf buf = {.gpa = vboard_alloc(&r->b, 16, 1), .len = 16, .write = true};
+
+    virtq_disable_notify(q);
+    assert_null(virtq_pop(q));
+    assert_false(virtq_ready(q));
+    assert_true(driver_add(&r->d.queues[0], &buf, 1) >= 0);
+    assert_true(virtq_enable_notify(q));
+    struct virtq_elem *elem = virtq_pop(q);
+    assert_non_null(elem);
+    assert_int_equal(elem->in_len, 16);
+    assert_int_equal(virtq_held(q), 1);
+    virtq_push(q, elem, 16);
+    assert_int_equal(virtq_held(q), 0);
+    assert_false(virtq_enable_notify(q));
+    virtq_signal(q);
+}
+
+static void test_no_notification_is_missed(void **state)
+{
+    for (unsigned layout = 0; layout < N_LAYOUTS; layout++) {
+        struct rig *r = rig_open(NULL, layout_features(layout));
+        unsigned id;
+        uint32_t len;
+        vboard_drain(&r->b);
+        iothread_call(r->b.io, late_chain, r);
+        assert_true(driver_wait(&r->d.queues[0], &id, &len));
+        rig_close(r);
+    }
+}
+
 /* The guest is interrupted once for what it asked to know of, and not for what it did not. */
 static void test_interrupt_suppression(void **state)
 {
@@ -317,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_odd_packed_size),
         cmocka_unit_test(test_notification_suppression),
+        cmocka_unit_test(test_no_notification_is_missed),
         cmocka_unit_test(test_interrupt_suppression),
         cmocka_unit_test(test_given_up_chains),
         cmocka_unit_test(test_reset_drops_chains),
