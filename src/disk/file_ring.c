@@ -98,7 +98,7 @@ static bool is_copy(const struct file_ring *ring, const struct disk_request *req
 {
     const struct file *file = ring->file;
 
-    return req->op == DISK_WRITE && !file->block_device && file_plain_fd(file, req) == file->buffered_fd;
+    return req->op == DISK_WRITE && file_plain_fd(file, req) == file->buffered_fd;
 }
 
 static void copy(struct file_ring *ring, struct disk_request *req, int64_t *now)
