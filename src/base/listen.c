@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 /* Connections that wait until they are accepted; where many come at once, more. */
-#define BACKLOG          4
+#define BACKLOG          16
 #define BACKLOG_MESSAGES 64
 
 /* A socket that nobody listens on any more may be replaced; anything else at that path may not. */
@@ -45,6 +45,7 @@ static int listen_path(struct listen_socket *s, const char *path, int type, stru
     s->fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->fd < 0)
         return err_set(err, -errno, "socket: %s", strerror(errno));
+    (void)fchmod(s->fd, 0600); /* the file that bind() makes is its owner's alone */
     if (bind(s->fd, (const struct sockaddr *)&s->addr, sizeof(s->addr)) < 0) {
         r = err_set(err, -errno, "cannot make the socket '%s': %s", s->addr.sun_path, strerror(errno));
         goto close_socket;

@@ -17,7 +17,7 @@ struct listen_socket {
     struct stat made;        /* its file, as it was made */
 };
 
-/* The socket's file replaces one that nobody listens on any more; anything else at that path is refused. -errno. */
+/* The socket's file replaces one that nobody listens on any more; anything else there is refused. Only its owner may connect. -errno. */
 int listen_unix(struct listen_socket *s, const char *path, struct err *err) MUST_CHECK;
 /* The same for a socket that keeps messages apart (SOCK_SEQPACKET). */
 int listen_unix_messages(struct listen_socket *s, const char *path, struct err *err) MUST_CHECK;

@@ -189,6 +189,16 @@ void acpi_pm_press_button(struct device *dev)
     device_unlock(dev);
 }
 
+void acpi_pm_raise_gpe(struct device *dev, unsigned n)
+{
+    struct acpi_pm *pm = (struct acpi_pm *)dev;
+
+    device_lock(dev);
+    pm->gpe0_sts |= UINT64_C(1) << n;
+    update(pm);
+    device_unlock(dev);
+}
+
 static void acpi_pm_reset(struct device *dev)
 {
     struct acpi_pm *pm = (struct acpi_pm *)dev;

@@ -25,6 +25,9 @@ extern const struct device_type acpi_pm_type;
 /* Puts the block at an I/O base (the LPC bridge's PMBASE), or nowhere when 0. */
 void acpi_pm_move(struct device *dev, uint16_t base);
 
+/* Sets a status bit of GPE0, 0 to 63, which the guest clears (ACPI 6.5 section 4.8.4.1). Any thread. */
+void acpi_pm_raise_gpe(struct device *dev, unsigned n);
+
 /* A short press on the power button. Any thread. */
 void acpi_pm_press_button(struct device *dev);
 

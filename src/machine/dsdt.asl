@@ -2,6 +2,10 @@
  * The board's differentiated description (ACPI 6.5 chapter 5): what a guest cannot find out by looking. Addresses repeat
  * machine/memmap.h, the wiring of PIRQs repeats pci_pirq() in core/pci.h, SLP_TYP repeats device/acpi_pm.h.
  */
+/* A slot that functions may come to and go from while the guest runs. */
+#define SLOT(name, adr, number) \
+    Device (name) { Name (_ADR, adr) Name (_SUN, number) Method (_EJ0, 1, NotSerialized) { EJCT = (1 << number) } }
+
 DefinitionBlock ("dsdt.aml", "DSDT", 2, "VIREO ", "VIREOQ35", 1)
 {
     Name (_S5, Package () { 7, 7, 0, 0 })
@@ -11,6 +15,14 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "VIREO ", "VIREOQ35", 1)
     Method (_PIC, 1, NotSerialized)
     {
         PICM = Arg0
+    }
+
+    Scope (\_GPE)
+    {
+        Method (_E01, 0, NotSerialized)
+        {
+            \_SB.PCI0.SCAN ()
+        }
     }
 
     Scope (\_SB)
@@ -95,6 +107,94 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "VIREO ", "VIREOQ35", 1)
             Device (MCH)
             {
                 Name (_ADR, 0)
+            }
+
+            /* Hot plug: device/pci_hotplug.h. A bit a slot; ones clear. */
+            OperationRegion (HPLG, SystemIO, 0xAE00, 0x0C)
+            Field (HPLG, DWordAcc, NoLock, WriteAsZeros)
+            {
+                SLUP, 32,
+                SLDN, 32,
+                EJCT, 32,
+            }
+
+            SLOT (S01, 0x010000, 1)
+            SLOT (S02, 0x020000, 2)
+            SLOT (S03, 0x030000, 3)
+            SLOT (S04, 0x040000, 4)
+            SLOT (S05, 0x050000, 5)
+            SLOT (S06, 0x060000, 6)
+            SLOT (S07, 0x070000, 7)
+            SLOT (S08, 0x080000, 8)
+            SLOT (S09, 0x090000, 9)
+            SLOT (S10, 0x0A0000, 10)
+            SLOT (S11, 0x0B0000, 11)
+            SLOT (S12, 0x0C0000, 12)
+            SLOT (S13, 0x0D0000, 13)
+            SLOT (S14, 0x0E0000, 14)
+            SLOT (S15, 0x0F0000, 15)
+            SLOT (S16, 0x100000, 16)
+            SLOT (S17, 0x110000, 17)
+            SLOT (S18, 0x120000, 18)
+            SLOT (S19, 0x130000, 19)
+            SLOT (S20, 0x140000, 20)
+            SLOT (S21, 0x150000, 21)
+            SLOT (S22, 0x160000, 22)
+            SLOT (S23, 0x170000, 23)
+            SLOT (S24, 0x180000, 24)
+            SLOT (S25, 0x190000, 25)
+            SLOT (S26, 0x1A0000, 26)
+            SLOT (S27, 0x1B0000, 27)
+            SLOT (S28, 0x1C0000, 28)
+            SLOT (S29, 0x1D0000, 29)
+            SLOT (S30, 0x1E0000, 30)
+
+            /* Arg0: slots; Arg1: 1 to look at them, 3 to let go of what is in them (ACPI 6.5 section 5.6.6). */
+            Method (SLNT, 2, NotSerialized)
+            {
+                If (Arg0 & (1 << 1)) { Notify (S01, Arg1) }
+                If (Arg0 & (1 << 2)) { Notify (S02, Arg1) }
+                If (Arg0 & (1 << 3)) { Notify (S03, Arg1) }
+                If (Arg0 & (1 << 4)) { Notify (S04, Arg1) }
+                If (Arg0 & (1 << 5)) { Notify (S05, Arg1) }
+                If (Arg0 & (1 << 6)) { Notify (S06, Arg1) }
+                If (Arg0 & (1 << 7)) { Notify (S07, Arg1) }
+                If (Arg0 & (1 << 8)) { Notify (S08, Arg1) }
+                If (Arg0 & (1 << 9)) { Notify (S09, Arg1) }
+                If (Arg0 & (1 << 10)) { Notify (S10, Arg1) }
+                If (Arg0 & (1 << 11)) { Notify (S11, Arg1) }
+                If (Arg0 & (1 << 12)) { Notify (S12, Arg1) }
+                If (Arg0 & (1 << 13)) { Notify (S13, Arg1) }
+                If (Arg0 & (1 << 14)) { Notify (S14, Arg1) }
+                If (Arg0 & (1 << 15)) { Notify (S15, Arg1) }
+                If (Arg0 & (1 << 16)) { Notify (S16, Arg1) }
+                If (Arg0 & (1 << 17)) { Notify (S17, Arg1) }
+                If (Arg0 & (1 << 18)) { Notify (S18, Arg1) }
+                If (Arg0 & (1 << 19)) { Notify (S19, Arg1) }
+                If (Arg0 & (1 << 20)) { Notify (S20, Arg1) }
+                If (Arg0 & (1 << 21)) { Notify (S21, Arg1) }
+                If (Arg0 & (1 << 22)) { Notify (S22, Arg1) }
+                If (Arg0 & (1 << 23)) { Notify (S23, Arg1) }
+                If (Arg0 & (1 << 24)) { Notify (S24, Arg1) }
+                If (Arg0 & (1 << 25)) { Notify (S25, Arg1) }
+                If (Arg0 & (1 << 26)) { Notify (S26, Arg1) }
+                If (Arg0 & (1 << 27)) { Notify (S27, Arg1) }
+                If (Arg0 & (1 << 28)) { Notify (S28, Arg1) }
+                If (Arg0 & (1 << 29)) { Notify (S29, Arg1) }
+                If (Arg0 & (1 << 30)) { Notify (S30, Arg1) }
+            }
+
+            Mutex (HPLK, 0)
+            Method (SCAN, 0, Serialized)
+            {
+                Acquire (HPLK, 0xFFFF)
+                Local0 = SLUP
+                SLUP = Local0
+                Local1 = SLDN
+                SLDN = Local1
+                SLNT (Local0, 1)
+                SLNT (Local1, 3)
+                Release (HPLK)
             }
 
             Device (ISA)
@@ -342,6 +442,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "VIREO ", "VIREOQ35", 1)
                 IO (Decode16, 0x0092, 0x0092, 1, 1)
                 IO (Decode16, 0x00B2, 0x00B2, 1, 2)
                 IO (Decode16, 0x0600, 0x0600, 1, 0x80)
+                IO (Decode16, 0xAE00, 0xAE00, 1, 0x0C)
             })
         }
     }
