@@ -1,5 +1,6 @@
 #include "cli/help.h"
 
+#include "cli/ctl_options.h"
 #include "cli/engines_options.h"
 #include "cli/run_options.h"
 #include "cli/switch_options.h"

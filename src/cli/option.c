@@ -7,6 +7,7 @@
 #include "base/number.h"
 #include "cli/trace.h"
 #include "console/console.h"
+#include "control/control.h"
 #include "engine/engine.h"
 #include "gdb/gdb_stub.h"
 #include "machine/machine.h"
@@ -216,6 +217,14 @@ static int parse_value(const struct option_spec *spec, const char *text, void *v
     case OPTION_ENGINE:
         r = parse_engine(spec, text, err);
         break;
+    case OPTION_CONTROL:
+        r = control_check(text, err);
+        if (r < 0)
+            err_prefix(err, "--%s", spec->name);
+        break;
+    case OPTION_ATTACH:
+        r = attach_check(spec->name, text, err);
+        return r < 0 ? r : add_item(spec, text, at, err);
     case OPTION_LIST:
     case OPTION_WORDS:
         return add_item(spec, text, at, err);

@@ -22,10 +22,12 @@ enum option_kind {
     OPTION_SECONDS,   /* given in seconds, kept in nanoseconds */
     OPTION_FLAG,      /* takes no value */
     OPTION_LOCKSTEP,
-    OPTION_TRACE, /* kept as TRACE_ bits */
-    OPTION_GDB,   /* as gdb_stub_check() takes it */
-    OPTION_LIST,  /* may be given several times; each is text */
-    OPTION_WORDS, /* what stands without an option; the name is what errors and help call it */
+    OPTION_TRACE,   /* kept as TRACE_ bits */
+    OPTION_GDB,     /* as gdb_stub_check() takes it */
+    OPTION_CONTROL, /* as control_check() takes it */
+    OPTION_ATTACH,  /* as attach_check() takes it for the kind of the option's name; may be given several times */
+    OPTION_LIST,    /* may be given several times; each is text */
+    OPTION_WORDS,   /* what stands without an option; the name is what errors and help call it */
 };
 
 #define OPTION_TYPE_TEXT      const char *
@@ -41,6 +43,8 @@ enum option_kind {
 #define OPTION_TYPE_GDB       const char *
 #define OPTION_TYPE_TRACE     unsigned
 #define OPTION_TYPE_LOCKSTEP  struct option_lockstep
+#define OPTION_TYPE_CONTROL   const char *
+#define OPTION_TYPE_ATTACH    struct option_list
 #define OPTION_TYPE_LIST      struct option_list
 #define OPTION_TYPE_WORDS     struct option_list
 

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,21 +20,32 @@
 #include "cli/help.h"
 #include "cli/outfile.h"
 #include "cli/run_options.h"
-#include "cli/stats.h"
 #include "cli/trace.h"
+#include "commit.h"
 #include "console/console.h"
+#include "control/control.h"
+#include "control/stats.h"
 #include "engine/lockstep/lockstep.h"
 #include "gdb/gdb_stub.h"
 #include "machine/machine.h"
 
 static const int ending_signals[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
 
+enum {
+#define KIND(name, syntax, help) KIND_##name,
+#include "machine/kinds.def"
+#undef KIND
+    N_KINDS
+};
+
 struct run {
     struct machine *machine;
-    struct gdb_stub *gdb; /* or NULL */
+    struct gdb_stub *gdb;    /* or NULL */
+    struct control *control; /* or NULL */
     struct lockstep lockstep;
     struct trace trace;
     struct console_hooks hooks;
+    struct machine_attach attach[N_KINDS * OPTION_LIST_MAX];
     sigset_t blocked;
     struct loop_fd signals;
     int signal; /* that ended the VM, or 0 */
@@ -122,8 +134,20 @@ static int open_gdb(struct run *run, const char *spec, struct err *err)
     return r;
 }
 
+static int open_control(struct run *run, const char *spec, struct err *err)
+{
+    if (!spec)
+        return 0;
+    int r = control_open(&run->control, run->machine, spec, err);
+    if (r < 0)
+        err_prefix(err, "--control");
+    return r;
+}
+
 static void close_machine(struct run *run)
 {
+    control_close(run->control);
+    run->control = NULL;
     gdb_stub_close(run->gdb);
     run->gdb = NULL;
     machine_close(run->machine);
@@ -139,6 +163,9 @@ static int open_machine(struct run *run, const struct machine_conf *conf, const 
     if (r < 0)
         return r;
     r = open_gdb(run, options->gdb, err);
+    if (r < 0)
+        goto close_machine;
+    r = open_control(run, options->control, err);
     if (r < 0)
         goto close_machine;
     r = console_open(&dev, options->console, run->machine->vm.loop, &run->hooks, err);
@@ -200,6 +227,19 @@ static void judge(const struct vm *vm, struct outcome *o)
     }
 }
 
+static char *stats_text(struct machine *m, int status)
+{
+    json_t *root = json_object(), *figures = stats_get(m);
+
+    json_object_set_new(root, "vireo", json_string(VIREO_VERSION));
+    json_object_set_new(root, "status", json_integer(status));
+    json_object_update(root, figures);
+    char *text = json_dumps(root, JSON_INDENT(2));
+    json_decref(figures);
+    json_decref(root);
+    return text;
+}
+
 /* Runs the machine to its end and closes it; -errno where it could not start. */
 static int run_machine(struct run *run, bool want_stats, struct outcome *o, struct err *err)
 {
@@ -211,7 +251,7 @@ static int run_machine(struct run *run, bool want_stats, struct outcome *o, stru
         if (run->gdb)
             gdb_stub_end(run->gdb, o->status, run->signal);
         if (want_stats)
-            o->stats = stats_json(vm, o->status);
+            o->stats = stats_text(run->machine, o->status);
     }
     loop_fd_remove(vm->loop, &run->signals);
     close(run->signals.fd);
@@ -267,6 +307,19 @@ static void report_lockstep(const struct lockstep *lockstep, struct outcome *o)
     }
 }
 
+/* All that is attached: in the order of kinds.def, and of the command line within each kind. Returns how many. */
+static unsigned list_attachments(const struct run_options *o, struct machine_attach *out)
+{
+    unsigned n = 0;
+
+#define KIND(name, syntax, help)             \
+    for (unsigned i = 0; i < o->name.n; i++) \
+        out[n++] = (struct machine_attach){#name, o->name.items[i]};
+#include "machine/kinds.def"
+#undef KIND
+    return n;
+}
+
 /* The options as the machine takes them. `guest` and `append` hold what the result points to. */
 static int configure(struct run *run, const struct run_options *o, struct machine_conf *conf,
                      struct default_guest *guest, char **append, struct err *err)
@@ -283,6 +336,10 @@ static int configure(struct run *run, const struct run_options *o, struct machin
         .debug_exit = o->debug_exit,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout,
+        .name = o->name,
+        .attach = run->attach,
+        .n_attach = list_attachments(o, run->attach),
+        .bare = o->bare,
     };
     if (!conf->engine)
         return -EAGAIN; /* its name is right: the host cannot run it */

@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "device/acpi_pm.h"
 #include "device/lapic.h"
 #include "device/serial.h"
@@ -11,6 +13,8 @@
 #include "machine/memmap.h"
 #include "machine/pci_setup.h"
 #include "machine/q35.h"
+
+#define MACHINE_GATHER_MOST 32 /* specifications that make one device */
 
 static struct loader_board loader_board(struct vm *vm)
 {
@@ -65,7 +69,42 @@ static int check_conf(const struct machine_conf *conf, struct err *err)
                        conf->ram_size);
     if (!conf->kernel)
         return err_set(err, -EINVAL, "no kernel to boot");
+    if (conf->lockstep && conf->n_attach)
+        return err_set(err, -EINVAL, "lockstep with '--%s %.100s': accepted are no devices that work by themselves",
+                       conf->attach[0].kind, conf->attach[0].spec);
     return 0;
+}
+
+static bool has_kind(const struct machine *m, const char *kind)
+{
+    const struct attachment *a = m->attachments;
+
+    while (a && strcmp(a->kind->name, kind) != 0)
+        a = a->next;
+    return a;
+}
+
+/* What is asked for, and what every machine has. */
+static int open_attachments(struct machine *m, const struct machine_conf *conf, struct err *err)
+{
+    static const struct machine_attach always[] = {{"balloon", "on"}, {"rng", ""}};
+    const char *specs[MACHINE_GATHER_MOST];
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < conf->n_attach; i++) {
+        const char *kind = conf->attach[i].kind;
+        unsigned n = 0;
+        if (attach_gathers(kind) && has_kind(m, kind))
+            continue;
+        for (unsigned j = i; j < conf->n_attach && n < (attach_gathers(kind) ? MACHINE_GATHER_MOST : 1); j++)
+            if (strcmp(conf->attach[j].kind, kind) == 0)
+                specs[n++] = conf->attach[j].spec;
+        r = attach_open(m, kind, specs, n, NULL, err);
+    }
+    for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(always) && !conf->bare && !conf->lockstep; i++)
+        if (!has_kind(m, always[i].kind))
+            r = attach_open(m, always[i].kind, &always[i].spec, 1, NULL, err);
+    return r;
 }
 
 int machine_open(struct machine **out, const struct machine_conf *conf, struct err *err)
@@ -82,6 +121,7 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         goto free_machine;
     }
     m->append = append;
+    m->name = conf->name;
     r = loader_open(&m->loader, conf->kernel, conf->initrd, append, err);
     if (r < 0)
         goto free_machine;
@@ -103,7 +143,11 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         goto close_loader;
     m->vm.machine = m;
     m->vm.boot = boot;
-    r = q35_open(&m->board, &m->vm, &(struct q35_conf){.debug_exit = conf->debug_exit}, err);
+    const struct q35_conf q35_conf = {.debug_exit = conf->debug_exit, .ejected = attach_ejected, .opaque = m};
+    r = q35_open(&m->board, &m->vm, &q35_conf, err);
+    if (r < 0)
+        goto close_vm;
+    r = open_attachments(m, conf, err);
     if (r < 0)
         goto close_vm;
     /* Better now than after the terminal is raw. */
@@ -116,6 +160,7 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
 
 close_vm:
     vm_close(&m->vm);
+    attach_close_all(m);
     q35_close(m->board);
 close_loader:
     loader_close(&m->loader);
@@ -131,6 +176,7 @@ void machine_close(struct machine *m)
         return;
     chardev_close(m->console); /* on its loop, which the VM owns */
     vm_close(&m->vm);
+    attach_close_all(m);
     q35_close(m->board);
     loader_close(&m->loader);
     free(m->append);
@@ -146,4 +192,54 @@ void machine_connect_console(struct machine *m, struct chardev *console)
 void machine_press_power(struct machine *m)
 {
     acpi_pm_press_button(m->board->acpi_pm);
+}
+
+/* ---- pause ---- */
+
+void machine_pause(struct machine *m, const char *reason)
+{
+    if (m->paused)
+        return;
+    m->paused = true;
+    snprintf(m->pause_reason, sizeof(m->pause_reason), "%s", reason);
+    vm_pause(&m->vm);
+    for (const struct attachment *a = m->attachments; a; a = a->next)
+        virtio_pci_pause(a->dev);
+}
+
+void machine_resume(struct machine *m)
+{
+    if (!m->paused)
+        return;
+    m->paused = false;
+    for (const struct attachment *a = m->attachments; a; a = a->next)
+        virtio_pci_resume(a->dev);
+    vm_resume(&m->vm);
+}
+
+struct wanted_pause {
+    struct machine *m;
+    char reason[MACHINE_REASON_SIZE];
+};
+
+static void pause_wanted(void *opaque)
+{
+    struct wanted_pause *wanted = opaque;
+
+    if (!wanted->m->paused)
+        log_warn("the VM is paused: %s; the control socket's resume lets it go on", wanted->reason);
+    machine_pause(wanted->m, wanted->reason);
+    free(wanted);
+}
+
+void machine_want_pause(struct machine *m, const char *reason)
+{
+    struct wanted_pause *wanted = malloc(sizeof(*wanted));
+
+    if (!wanted)
+        return; /* the guest goes on, and who asked has told of the reason */
+    wanted->m = m;
+    snprintf(wanted->reason, sizeof(wanted->reason), "%s", reason);
+    if (loop_post(m->vm.loop, pause_wanted, wanted) < 0)
+        free(wanted);
 }

@@ -1,12 +1,14 @@
 /*
  * A machine: a VM (vm/vm.h) with the Q35 board around it and a kernel to boot. All that the command line knows of rooms below.
  *
- * Threads: everything here on the thread that calls vm_run(), but machine_press_power(), which any may call.
+ * Threads: everything here on the thread that calls vm_run(), but machine_press_power() and machine_want_pause(),
+ * which any may call.
  */
 #ifndef MACHINE_MACHINE_H
 #define MACHINE_MACHINE_H
 
 #include "core/chardev.h"
+#include "machine/attach.h"
 #include "machine/loader.h"
 #include "vm/vm.h"
 
@@ -14,6 +16,17 @@
 #define MACHINE_RAM_LEAST (4 * MIB)
 #define MACHINE_RAM_MOST  (508 * GIB)
 #define MACHINE_RAM_RANGE "4M to 508G"
+
+/* What is attached from the start, by kind and specification (machine/attach.h). */
+struct machine_attach {
+    const char *kind, *spec;
+};
+
+/* What the machine tells its owner, on the loop's thread. */
+struct machine_hooks {
+    void (*detached)(void *opaque, const char *id); /* the guest has let go of it, and it is gone */
+    void *opaque;
+};
 
 struct machine_conf {
     const struct engine_type *engine;
@@ -29,14 +42,27 @@ struct machine_conf {
     bool debug_exit;     /* port 0xf4 ends the VM with status (v << 1) | 1 */
     bool no_reboot;      /* a reset ends the VM */
     int64_t timeout_ns;  /* 0: none */
+    const char *name;    /* the VM's, or NULL; the caller's, as long as the machine is there */
+    const struct machine_attach *attach;
+    unsigned n_attach;
+    bool bare; /* without the devices that every machine has unless it is said otherwise: random numbers, balloon */
 };
+
+#define MACHINE_REASON_SIZE 256
 
 struct machine {
     struct vm vm;
     struct loader loader;
     char *append;
+    const char *name; /* or NULL */
     struct chardev *console;
-    struct board *board; /* q35.c */
+    struct board *board;            /* q35.c */
+    struct attachment *attachments; /* in order of opening */
+    struct iothread *io;            /* of attachments without one of their own; or NULL */
+    _Atomic uint32_t ejected;       /* slots to be closed, a bit each */
+    struct machine_hooks hooks;     /* set before vm_run(), or nobody */
+    bool paused;
+    char pause_reason[MACHINE_REASON_SIZE];
 };
 
 /* Maps the files, checks them, and builds the board; err names what is wrong, and of what file. */
@@ -53,5 +79,15 @@ void machine_connect_console(struct machine *machine, struct chardev *console);
 
 /* A short press on the power button: the guest gets an ACPI event. Any thread. */
 void machine_press_power(struct machine *machine);
+
+/*
+ * Stops the guest, its clock and its devices, until machine_resume(); reason: for people, one line. Does nothing when it is paused already. A
+ * request to a disk that failed and waits for that is made again on resuming.
+ */
+void machine_pause(struct machine *machine, const char *reason);
+void machine_resume(struct machine *machine);
+
+/* machine_pause() soon, and a line in the log; from any thread. */
+void machine_want_pause(struct machine *machine, const char *reason);
 
 #endif

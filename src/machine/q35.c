@@ -12,6 +12,7 @@
 #include "device/lapic.h"
 #include "device/lpc.h"
 #include "device/mch.h"
+#include "device/pci_hotplug.h"
 #include "device/pic.h"
 #include "device/pit.h"
 #include "device/reset.h"
@@ -129,7 +130,7 @@ static int open_interrupts(struct board *b, struct err *err)
     return r;
 }
 
-static int open_chipset(struct board *b, struct err *err)
+static int open_chipset(struct board *b, const struct q35_conf *conf, struct err *err)
 {
     struct vm *vm = b->vm;
     struct lpc_conf lpc = {.pm_base = MEMMAP_PM_PORT, .rcba = MEMMAP_RCBA};
@@ -147,6 +148,11 @@ static int open_chipset(struct board *b, struct err *err)
         r = vm_add_device(vm, &lpc_type, &lpc, NULL, err);
     if (r == 0)
         r = vm_add_device(vm, &reset_type, NULL, NULL, err);
+    if (r == 0)
+        r = vm_add_device(
+            vm, &pci_hotplug_type,
+            &(struct pci_hotplug_conf){.acpi_pm = b->acpi_pm, .ejected = conf->ejected, .opaque = conf->opaque},
+            &b->hotplug, err);
     return r;
 }
 
@@ -197,7 +203,7 @@ int q35_open(struct board **out, struct vm *vm, const struct q35_conf *conf, str
     vm->env.pci = b->pci;
     r = open_interrupts(b, err);
     if (r == 0)
-        r = open_chipset(b, err);
+        r = open_chipset(b, conf, err);
     if (r == 0)
         r = open_legacy(b, conf, err);
     return r;

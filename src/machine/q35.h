@@ -13,6 +13,9 @@
 
 struct q35_conf {
     bool debug_exit;
+    /* The guest has let go of the PCI slot, as it was asked to. On a vCPU's thread, with locks held: hand it on. */
+    void (*ejected)(void *opaque, unsigned slot);
+    void *opaque;
 };
 
 /* Who drives an input of the PICs or the IOAPIC: it is up while any of them is. */
@@ -22,7 +25,7 @@ struct board {
     struct vm *vm;
     struct pci_bus *pci;
     struct apic_bus apic_bus;
-    struct device *pic, *ioapic, *hpet, *serial, *acpi_pm, *fwcfg;
+    struct device *pic, *ioapic, *hpet, *serial, *acpi_pm, *fwcfg, *hotplug;
 
     pthread_mutex_t wires;                    /* guards what follows; held on the way to PIC and IOAPIC */
     uint8_t pic_drivers[16], gsi_drivers[24]; /* a bit for each that is up */

@@ -122,6 +122,21 @@ int vm_add_device(struct vm *vm, const struct device_type *type, const void *con
     return 0;
 }
 
+void vm_remove_device(struct vm *vm, struct device *dev)
+{
+    struct device **at = &vm->devices;
+
+    while (*at != dev)
+        at = &(*at)->next;
+    *at = dev->next;
+    device_close(dev);
+}
+
+bool vm_is_running(const struct vm *vm)
+{
+    return vm->started_ns && !vm->ended_ns;
+}
+
 static void hold_all(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->conf.n_vcpus; i++)

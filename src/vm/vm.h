@@ -88,6 +88,12 @@ void vm_close(struct vm *vm);
 int vm_add_device(struct vm *vm, const struct device_type *type, const void *conf, struct device **dev,
                   struct err *err) MUST_CHECK;
 
+/* Closes a device that came last or that no other leans on. With every vCPU paused, on the loop's thread. */
+void vm_remove_device(struct vm *vm, struct device *dev);
+
+/* Whether vm_run() has begun and not ended: the guest sees what changes now. */
+bool vm_is_running(const struct vm *vm);
+
 /* Boots and runs until the end; 0, or -errno when it could not start. vm->end tells how it ended. */
 int vm_run(struct vm *vm, struct err *err) MUST_CHECK;
 

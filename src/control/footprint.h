@@ -1,6 +1,6 @@
 /* How much of the host's memory this process takes, told apart by what it is for. */
-#ifndef CLI_FOOTPRINT_H
-#define CLI_FOOTPRINT_H
+#ifndef CONTROL_FOOTPRINT_H
+#define CONTROL_FOOTPRINT_H
 
 #include <stdint.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "../unit.h"
-#include "cli/footprint.h"
+#include "control/footprint.h"
 #include "core/ram.h"
 
 #define SLACK (2 * MIB) /* the heap grows a bit, and the share in the C library moves with who else runs */

@@ -1,4 +1,4 @@
-#include "cli/footprint.h"
+#include "control/footprint.h"
 
 #include <string.h>
 

@@ -1,11 +1,8 @@
-#include "cli/stats.h"
+#include "control/stats.h"
 
-#include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#include "cli/footprint.h"
-#include "commit.h"
+#include "control/footprint.h"
 
 static const char *const end_names[] = {
     [VM_RUNNING] = "running", [VM_END_OFF] = "off",         [VM_END_RESET] = "reset", [VM_END_CRASH] = "crash",
@@ -141,11 +138,46 @@ static json_t *memory(const struct vm *vm)
     return object;
 }
 
-char *stats_json(struct vm *vm, int status)
+static void put_number(void *opaque, const char *key, uint64_t value)
 {
+    put(opaque, key, value);
+}
+
+static void put_text(void *opaque, const char *key, const char *value)
+{
+    json_object_set_new(opaque, key, json_string(value));
+}
+
+json_t *stats_attachment(struct attachment *a)
+{
+    json_t *object = json_object();
+
+    json_object_set_new(object, "id", json_string(a->id));
+    json_object_set_new(object, "kind", json_string(a->kind->name));
+    put(object, "slot", a->slot);
+    if (a->asked)
+        json_object_set_new(object, "leaving", json_true());
+    if (a->kind->figures)
+        a->kind->figures(a->dev, &(struct attach_figures){.number = put_number, .text = put_text, .opaque = object});
+    return object;
+}
+
+static json_t *attachments(const struct machine *m)
+{
+    json_t *array = json_array();
+
+    for (struct attachment *a = m->attachments; a; a = a->next)
+        json_array_append_new(array, stats_attachment(a));
+    return array;
+}
+
+json_t *stats_get(struct machine *m)
+{
+    const struct vm *vm = &m->vm;
     uint64_t counts[ENGINE_N_EXITS] = {0}, instructions = 0;
     uint64_t translated[ENGINE_N_TRANSLATOR] = {0};
     int64_t run_ns = 0, device_ns = 0, halted_ns = 0;
+    int64_t ended_ns = vm->ended_ns ? vm->ended_ns : loop_now();
     json_t *root = json_object();
 
     for (unsigned i = 0; i < vm->conf.n_vcpus; i++) {
@@ -159,13 +191,11 @@ char *stats_json(struct vm *vm, int status)
         device_ns += vcpu->stats.device_ns;
         halted_ns += vcpu->halted_ns;
     }
-    json_object_set_new(root, "vireo", json_string(VIREO_VERSION));
     json_object_set_new(root, "engine", json_string(vm->conf.engine->name));
     put(root, "cpus", vm->conf.n_vcpus);
     put(root, "ram", vm->conf.ram_size);
     json_object_set_new(root, "end", json_string(end_names[vm->end]));
-    put(root, "status", (uint64_t)status);
-    put(root, "wall_ns", (uint64_t)(vm->ended_ns - vm->started_ns));
+    put(root, "wall_ns", (uint64_t)(ended_ns - vm->started_ns));
     put(root, "instructions", instructions);
     json_object_set_new(root, "exits", exits(counts));
     json_object_set_new(root, "untranslated", interpreted(vm, ENGINE_UNTRANSLATED));
@@ -174,7 +204,6 @@ char *stats_json(struct vm *vm, int status)
     json_object_set_new(root, "time_ns", time_of(translated, run_ns, device_ns, halted_ns));
     json_object_set_new(root, "memory_bytes", memory(vm));
     json_object_set_new(root, "vcpus", vcpus(vm));
-    char *text = json_dumps(root, JSON_INDENT(2));
-    json_decref(root);
-    return text;
+    json_object_set_new(root, "devices", attachments(m));
+    return root;
 }

@@ -1,0 +1,27 @@
+/*
+ * The commands of the control socket, from commands.def. Each answers at once, or later: then the one who asked waits for control_answer().
+ *
+ * Threads: the loop's.
+ */
+#ifndef CONTROL_CONTROL_COMMAND_H
+#define CONTROL_CONTROL_COMMAND_H
+
+#include <jansson.h>
+
+#include "machine/machine.h"
+
+/* The most that commands.def says. */
+#define CONTROL_COMMAND_MAX_ARGUMENTS 2
+
+struct control_call {
+    struct machine *machine;
+    const char *arguments[CONTROL_COMMAND_MAX_ARGUMENTS];
+    unsigned n;
+    json_t *result;                 /* or NULL for none; the caller's */
+    char detaching[ATTACH_ID_SIZE]; /* the answer comes when this attachment is gone; "" where it is there */
+};
+
+/* Runs the command called `name`. -errno, and one line, where it is unknown, has too many arguments or too few, or fails. */
+int control_command_run(const char *name, struct control_call *call, struct err *err) MUST_CHECK;
+
+#endif
