@@ -35,17 +35,6 @@ static void release(struct fs_queue *q, struct fs_request *req)
     q->under_way--;
 }
 
-/* What lies behind the bytes that the back end says it has written, it may have stored to before a read failed. */
-static void note_stores(struct virtio_fs *fs, const struct virtq_elem *elem, uint64_t from)
-{
-    for (unsigned i = 0; i < elem->n_in; i++) {
-        uint64_t len = elem->in[i].iov_len, skip = from < len ? from : len;
-        from -= skip;
-        if (len > skip)
-            ram_stored(fs->v.env->ram, (uint8_t *)elem->in[i].iov_base + skip, len - skip);
-    }
-}
-
 static void stopped_if_done(struct virtio_fs *fs)
 {
     if (!fs->stopping || fs->queues[0].under_way || fs->queues[1].under_way)
@@ -214,8 +203,7 @@ void virtio_fs_called(void *opaque, uint32_t events)
         return;
     while (r > 0 && (r = vhost_ring_take(&q->ring, &taken, &written)) > 0) {
         req = taken;
-        note_stores(fs, req->elem, written);
-        virtq_push(virtq_of(q), req->elem, written);
+        virtq_push(virtq_of(q), req->elem, written); /* the engines hear of all that it could have stored to */
         release(q, req);
     }
     if (r < 0)
