@@ -25,6 +25,7 @@
 #include "console/console.h"
 #include "control/control.h"
 #include "control/stats.h"
+#include "device/vport_spec.h"
 #include "engine/lockstep/lockstep.h"
 #include "gdb/gdb_stub.h"
 #include "machine/machine.h"
@@ -320,6 +321,36 @@ static unsigned list_attachments(const struct run_options *o, struct machine_att
     return n;
 }
 
+/*
+ * Standard input and output serve one of serial console and ports. A port's are served by a thread that blocks every signal, so those that
+ * concern its terminal (console/stdio.c) are blocked here, before there are others.
+ */
+static int check_stdio(const struct run_options *o, struct err *err)
+{
+    bool serial = strcmp(o->console, "stdio") == 0;
+    struct vport_spec port;
+    unsigned users = serial;
+    sigset_t signals;
+
+    for (unsigned i = 0; i < o->port.n; i++) {
+        int r = vport_spec_parse(&port, o->port.items[i], err);
+        if (r < 0)
+            return r;
+        users += strcmp(port.backend, "stdio") == 0;
+    }
+    if (users > 1)
+        return err_set(err, -EINVAL, "--port with stdio: standard input and output are %s",
+                       serial ? "the serial console's; --console none leaves them to the port" : "another port's");
+    if (users > serial && isatty(STDIN_FILENO)) {
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGTSTP);
+        sigaddset(&signals, SIGCONT);
+        sigaddset(&signals, SIGWINCH);
+        pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    }
+    return 0;
+}
+
 /* The options as the machine takes them. `guest` and `append` hold what the result points to. */
 static int configure(struct run *run, const struct run_options *o, struct machine_conf *conf,
                      struct default_guest *guest, char **append, struct err *err)
@@ -343,14 +374,17 @@ static int configure(struct run *run, const struct run_options *o, struct machin
     };
     if (!conf->engine)
         return -EAGAIN; /* its name is right: the host cannot run it */
+    int r = check_stdio(o, err);
+    if (r < 0)
+        return r;
     if (*o->lockstep.follower) {
-        int r = configure_lockstep(run, o, conf, err);
+        r = configure_lockstep(run, o, conf, err);
         if (r < 0)
             return r;
     }
     if (o->kernel)
         return 0;
-    int r = default_guest_find(guest, err);
+    r = default_guest_find(guest, err);
     if (r < 0)
         return r;
     conf->kernel = guest->kernel;

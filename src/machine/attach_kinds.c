@@ -232,12 +232,23 @@ struct port_attachment {
     struct virtio_console_conf conf;
     struct virtio_console_port ports[VIRTIO_CONSOLE_PORTS];
     struct vport_spec specs[VIRTIO_CONSOLE_PORTS];
+    struct console_hooks hooks[VIRTIO_CONSOLE_PORTS];
+    struct machine *m;
 };
 
-/* On the device's thread. */
+/* What a port's other end tells, on the device's thread. */
 static void port_notice(void *opaque, const char *line)
 {
     log_notice("port: %s", line);
+}
+
+/* As with the serial console: a guest that nobody can see any more is no use. */
+static void console_fail(void *opaque, const char *reason)
+{
+    struct machine *m = opaque;
+
+    log_error("port: %s", reason);
+    vm_end(&m->vm, VM_END_FAIL, 0);
 }
 
 static void port_fail(void *opaque, const char *reason)
@@ -245,16 +256,31 @@ static void port_fail(void *opaque, const char *reason)
     log_error("port: %s", reason);
 }
 
-static void port_key(void *opaque)
+static void port_quit(void *opaque)
 {
+    struct machine *m = opaque;
+
+    vm_end(&m->vm, VM_END_QUIT, 0);
+}
+
+static void port_power(void *opaque)
+{
+    machine_press_power(opaque);
 }
 
 static int open_backend(void *opaque, struct chardev **dev, const char *backend, struct loop *loop, struct err *err)
 {
-    static const struct console_hooks hooks = {
-        .quit = port_key, .power = port_key, .fail = port_fail, .notice = port_notice};
+    struct port_attachment *p = opaque;
+    unsigned i = 0;
 
-    return console_open(dev, backend, loop, &hooks, err);
+    while (i + 1 < p->conf.n_ports && p->ports[i].backend != backend)
+        i++;
+    p->hooks[i] = (struct console_hooks){.quit = port_quit,
+                                         .power = port_power,
+                                         .fail = p->ports[i].is_console ? console_fail : port_fail,
+                                         .notice = port_notice,
+                                         .opaque = p->m};
+    return console_open(dev, backend, loop, &p->hooks[i], err);
 }
 
 static int parse_port(const char *spec, void *opaque, char id[ATTACH_ID_SIZE], struct err *err)
@@ -272,7 +298,16 @@ static int parse_port(const char *spec, void *opaque, char id[ATTACH_ID_SIZE], s
             return err_set(err, -EEXIST, "port: name='%.60s': there is one of that name already", p->specs[n].name);
     p->ports[n] = (struct virtio_console_port){
         .name = p->specs[n].name, .backend = p->specs[n].backend, .is_console = p->specs[n].is_console};
-    p->conf = (struct virtio_console_conf){.ports = p->ports, .n_ports = n + 1, .open_backend = open_backend};
+    p->conf =
+        (struct virtio_console_conf){.ports = p->ports, .n_ports = n + 1, .open_backend = open_backend, .opaque = p};
+    return 0;
+}
+
+static int prepare_port(struct machine *m, void *opaque, struct err *err)
+{
+    struct port_attachment *p = opaque;
+
+    p->m = m;
     return 0;
 }
 
@@ -282,6 +317,7 @@ const struct attach_kind attach_port = {
     .conf_size = sizeof(struct port_attachment),
     .gathers = true,
     .parse = parse_port,
+    .prepare = prepare_port,
 };
 
 /* ---- balloon ---- */
