@@ -1,15 +1,27 @@
 #include "vm/vcpu.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "vm/vm.h"
 
 /* Pins that the thread itself answers, not the engine. */
 #define THREAD_PINS (PIN_INIT | PIN_SIPI | PIN_KICK)
+
+/*
+ * Sleep and wake-up by a futex, since every interrupt of an idle guest goes this way: a condition variable would have the one that wakes contend
+ * for its lock with the one that has woken it.
+ */
+static void futex(_Atomic uint32_t *word, int op, uint32_t val)
+{
+    syscall(SYS_futex, word, op, val, NULL, NULL, 0); /* a wait that ends early looks at the pins and comes again */
+}
 
 /* Any thread; the pin is up already. Pairs with vcpu_sleep(): it says `sleeping` before it looks at the pins. */
 static void kick(void *opaque)
@@ -18,9 +30,8 @@ static void kick(void *opaque)
 
     vcpu->vm->conf.engine->kick(vcpu->engine_vcpu);
     if (atomic_load(&vcpu->sleeping)) {
-        pthread_mutex_lock(&vcpu->lock);
-        pthread_cond_broadcast(&vcpu->changed);
-        pthread_mutex_unlock(&vcpu->lock);
+        atomic_fetch_add(&vcpu->kicks, 1);
+        futex(&vcpu->kicks, FUTEX_WAKE_PRIVATE, 1);
     }
 }
 
@@ -157,12 +168,14 @@ static void vcpu_sleep(struct vcpu *vcpu, uint32_t wake)
     int64_t start = loop_now();
 
     wake |= THREAD_PINS;
-    pthread_mutex_lock(&vcpu->lock);
     atomic_store(&vcpu->sleeping, true);
-    while (!(atomic_load(&vcpu->port.pending) & wake) && !atomic_load(&vcpu->hold) && !atomic_load(&vcpu->quit))
-        pthread_cond_wait(&vcpu->changed, &vcpu->lock);
+    for (;;) {
+        uint32_t kicks = atomic_load(&vcpu->kicks);
+        if ((atomic_load(&vcpu->port.pending) & wake) || atomic_load(&vcpu->hold) || atomic_load(&vcpu->quit))
+            break;
+        futex(&vcpu->kicks, FUTEX_WAIT_PRIVATE, kicks);
+    }
     atomic_store(&vcpu->sleeping, false);
-    pthread_mutex_unlock(&vcpu->lock);
     vcpu->halted_ns += loop_now() - start;
 }
 

@@ -42,10 +42,12 @@ struct vcpu {
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;
-    _Atomic bool hold;     /* wanted: stand paused */
-    _Atomic bool quit;     /* wanted: end the thread */
-    _Atomic bool sleeping; /* in HLT or waiting for SIPI: a kick must signal `changed` */
+    _Atomic bool hold; /* wanted: stand paused */
+    _Atomic bool quit; /* wanted: end the thread */
     bool paused;
+
+    _Atomic bool sleeping;  /* in HLT or waiting for SIPI: a kick must wake the thread */
+    _Atomic uint32_t kicks; /* of the sleeping thread, which waits for the next: a futex */
 };
 
 int vcpu_open(struct vcpu **vcpu, struct vm *vm, unsigned index, struct err *err) MUST_CHECK;
