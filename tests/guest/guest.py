@@ -41,10 +41,10 @@ def programs(name):
     return harness.ROOT / "guest-programs" / f"{name}.img"
 
 
-def arguments(directory, script, files, *, archives=(), cpus=1, memory="512M", engine=ENGINE, options=()):
+def arguments(directory, script, files, *, archives=(), cpus=1, memory="512M", engine=ENGINE, options=(), append=""):
     """
-    What starts the default guest with further archives, the files of {name: content}, and further options of `vireo run`, to run a script there
-    and power off. The initramfs is made in the directory.
+    What starts the default guest with further archives, the files of {name: content}, and further options of `vireo run` and words for
+    the kernel, to run a script there and power off. The initramfs is made in the directory.
     """
     subprocess.run([harness.ROOT / "tools/guest-prepare"], check=True, stdout=subprocess.DEVNULL)
     initrd = directory / "initrd.img"
@@ -55,7 +55,7 @@ def arguments(directory, script, files, *, archives=(), cpus=1, memory="512M", e
             out.write(bytes(-out.tell() % 512))
         out.write(archive(files))
     return ["run", "--engine", engine, "--kernel", harness.GUEST / "vmlinux", "--initrd", initrd, "--memory", memory, "--cpus", str(cpus),
-            "--append", f'{APPEND} vireo.script="echo begin; {script}"', "--no-reboot", *options]
+            "--append", f'{APPEND} {append} vireo.script="echo begin; {script}"', "--no-reboot", *options]
 
 
 def run(case, script, files, **kwargs):
