@@ -79,8 +79,8 @@ struct virtio_blk {
     char serial[DISK_SERIAL_MAX];
 
     struct request *free;
-    struct request *failed; /* held for another try after the next start */
-    unsigned under_way;     /* at the disk */
+    struct request *held; /* for another try after the next start */
+    unsigned under_way;   /* at the disk */
     bool stopping;
     bool asked;     /* for a pause, since the start */
     bool writeback; /* there is a write cache */
@@ -184,8 +184,8 @@ static bool pauses_for(const struct virtio_blk *blk, int error)
 /* The chain stays with us until the stop, and comes back with the start. */
 static void hold(struct virtio_blk *blk, struct request *req, int error)
 {
-    req->next = blk->failed;
-    blk->failed = req;
+    req->next = blk->held;
+    blk->held = req;
     if (blk->asked || blk->stopping)
         return;
     blk->asked = true;
@@ -193,13 +193,23 @@ static void hold(struct virtio_blk *blk, struct request *req, int error)
     blk->conf.ask_pause(blk->conf.opaque);
 }
 
-static void release_failed(struct virtio_blk *blk)
+static void release_held(struct virtio_blk *blk)
 {
-    while (blk->failed) {
-        struct request *req = blk->failed;
-        blk->failed = req->next;
+    while (blk->held) {
+        struct request *req = blk->held;
+        blk->held = req->next;
         request_put(blk, req);
     }
+}
+
+/* What is held goes back to its queue. */
+static void finish_stop(struct virtio_blk *blk)
+{
+    if (!blk->stopping || blk->under_way)
+        return;
+    signal_queues(blk);
+    release_held(blk);
+    virtio_stopped(&blk->virtio);
 }
 
 static void finish(struct virtio_blk *blk, struct request *req, int result)
@@ -215,11 +225,7 @@ static void finish(struct virtio_blk *blk, struct request *req, int result)
         count(blk, req->direction, req->type == T_IN || req->type == T_OUT ? req->io.len : 0, status);
         answer(blk, req, status);
     }
-    if (blk->stopping && blk->under_way == 0) {
-        signal_queues(blk);
-        release_failed(blk);
-        virtio_stopped(&blk->virtio);
-    }
+    finish_stop(blk);
 }
 
 static void submit(struct virtio_blk *blk, struct request *req)
@@ -244,7 +250,10 @@ static void on_done(struct disk_request *io, int result)
     struct virtio_blk *blk = req->blk;
 
     blk->under_way--;
-    if (result == 0 && req->next_range < req->n_ranges) {
+    if (result == 0 && req->next_range < req->n_ranges && blk->stopping) {
+        hold(blk, req, 0); /* to be begun anew: nobody waits for all of them */
+        finish_stop(blk);
+    } else if (result == 0 && req->next_range < req->n_ranges) {
         submit_range(blk, req);
     } else if (result == 0 && !blk->writeback && io->op != DISK_READ && io->op != DISK_FLUSH && !req->committing) {
         req->committing = true;
@@ -505,11 +514,7 @@ static void stop(struct virtio *v)
 
     blk->stopping = true;
     loop_timer_cancel(&blk->refilled);
-    if (blk->under_way)
-        return;
-    signal_queues(blk);
-    release_failed(blk);
-    virtio_stopped(v);
+    finish_stop(blk);
 }
 
 static void config_written(struct virtio *v, unsigned off, unsigned len)
@@ -624,7 +629,7 @@ static void close_blk(struct virtio *v)
     struct virtio_blk *blk = blk_of(v);
 
     iothread_call(v->io, do_close, blk);
-    release_failed(blk);
+    release_held(blk);
     while (blk->free) {
         struct request *req = blk->free;
         blk->free = req->next;

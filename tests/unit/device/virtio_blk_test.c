@@ -659,6 +659,43 @@ static void test_limits_and_stops(void **state)
     rig_close(r);
 }
 
+/* Pauses in the midst of requests of many ranges: each is done in the end. */
+static void test_ranges_and_stops(void **state)
+{
+    struct rig *r = rig_open(state, "");
+    struct driver_queue *q = &r->d.queues[0];
+    uint64_t at = vboard_alloc(&r->b, 4096, 4096);
+    static uint8_t back[IMAGE_SIZE / 2];
+    unsigned id;
+    uint32_t len;
+
+    for (unsigned n = 0; n < 8; n++) {
+        put_header(vboard_at(&r->b, at), T_WRITE_ZEROES, 0);
+        for (unsigned i = 0; i < 16; i++) {
+            store_le64(vboard_at(&r->b, at + 16 + 16 * i), i * 64);
+            store_le32(vboard_at(&r->b, at + 16 + 16 * i + 8), 64);
+            store_le32(vboard_at(&r->b, at + 16 + 16 * i + 12), n % 2);
+        }
+        const struct driver_buf bufs[] = {{.gpa = at, .len = 16 + 16 * 16},
+                                          {.gpa = at + 1024 + n, .len = 1, .write = true}};
+        *vboard_at(&r->b, at + 1024 + n) = S_NONE;
+        assert_true(driver_add(q, bufs, 2) >= 0);
+    }
+    driver_kick(q);
+    for (unsigned i = 0; i < 8; i++) {
+        virtio_pci_pause(r->d.dev);
+        virtio_pci_resume(r->d.dev);
+    }
+    for (unsigned n = 0; n < 8; n++)
+        assert_true(driver_wait(q, &id, &len));
+    for (unsigned n = 0; n < 8; n++)
+        assert_int_equal(*vboard_at(&r->b, at + 1024 + n), S_OK);
+    image_read(r, 0, back, sizeof(back));
+    for (unsigned i = 0; i < sizeof(back); i++)
+        assert_int_equal(back[i], 0);
+    rig_close(r);
+}
+
 static void test_open_fails(void **state)
 {
     struct rig *r = rig_prepare(state, "");
@@ -679,11 +716,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_read_write),  TEST(test_ranges),           TEST(test_unsupported),  TEST(test_serial),
-        TEST(test_discard),     TEST(test_many_ranges),      TEST(test_read_only),    TEST(test_discard_off),
-        TEST(test_write_cache), TEST(test_framing),          TEST(test_no_request),   TEST(test_queues),
-        TEST(test_resize),      TEST(test_error_reported),   TEST(test_error_pauses), TEST(test_held_and_gone),
-        TEST(test_limits),      TEST(test_limits_and_stops), TEST(test_open_fails),
+        TEST(test_read_write),  TEST(test_ranges),           TEST(test_unsupported),      TEST(test_serial),
+        TEST(test_discard),     TEST(test_many_ranges),      TEST(test_read_only),        TEST(test_discard_off),
+        TEST(test_write_cache), TEST(test_framing),          TEST(test_no_request),       TEST(test_queues),
+        TEST(test_resize),      TEST(test_error_reported),   TEST(test_error_pauses),     TEST(test_held_and_gone),
+        TEST(test_limits),      TEST(test_limits_and_stops), TEST(test_ranges_and_stops), TEST(test_open_fails),
     };
     return cmocka_run_group_tests_name("virtio_blk", tests, NULL, NULL);
 }
