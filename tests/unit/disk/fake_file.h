@@ -25,6 +25,7 @@ struct fake {
     uint64_t seed;
     uint64_t n_ops;    /* done so far */
     uint64_t stop_at;  /* n_ops at which the loop is stopped; 0: never */
+    unsigned lag;      /* some requests wait while up to so many others are done */
     uint64_t fail_op;  /* this one fails, whatever it is; 0: none */
     unsigned fail_gap; /* after one that failed, one of the next so many fails; 0: none */
     uint64_t max_size; /* -ENOSPC beyond; 0: no limit */

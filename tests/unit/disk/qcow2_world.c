@@ -277,7 +277,7 @@ static void single_done(struct disk_request *req, int result)
     loop_stop(s->loop);
 }
 
-static int single(struct world *w, enum disk_op op, uint64_t offset, void *buf, size_t len)
+int world_single(struct world *w, enum disk_op op, uint64_t offset, void *buf, size_t len)
 {
     struct single s = {.loop = w->loop};
     struct iovec iov = {buf, len};
@@ -289,9 +289,27 @@ static int single(struct world *w, enum disk_op op, uint64_t offset, void *buf, 
     return s.result;
 }
 
+void world_reset(struct world *w)
+{
+    for (uint64_t i = 0; i < w->n_blocks; i++) {
+        settle(&w->blocks[i], w->blocks[i].dropped + w->blocks[i].n);
+        w->blocks[i].flushed = 0;
+    }
+}
+
+void world_grow(struct world *w, uint64_t size)
+{
+    uint64_t n = size / BLOCK;
+
+    w->blocks = realloc(w->blocks, n * sizeof(*w->blocks));
+    assert_non_null(w->blocks);
+    memset(w->blocks + w->n_blocks, 0, (n - w->n_blocks) * sizeof(*w->blocks));
+    w->n_blocks = n;
+}
+
 int world_flush(struct world *w)
 {
-    int r = single(w, DISK_FLUSH, 0, NULL, 0);
+    int r = world_single(w, DISK_FLUSH, 0, NULL, 0);
 
     for (uint64_t i = 0; r == 0 && i < w->n_blocks; i++)
         settle(&w->blocks[i], w->blocks[i].dropped + w->blocks[i].n_done);
@@ -322,7 +340,7 @@ void world_adopt(struct world *w)
         struct block *b = &w->blocks[i];
         if (!b->n)
             continue;
-        assert_int_equal(single(w, DISK_READ, i * BLOCK, buf, BLOCK), 0);
+        assert_int_equal(world_single(w, DISK_READ, i * BLOCK, buf, BLOCK), 0);
         b->flushed = held(b, i, buf);
         b->dropped += b->n;
         b->n = b->n_done = 0;
@@ -339,7 +357,7 @@ void world_check(struct world *w, bool cut)
     assert_non_null(buf);
     for (uint64_t at = 0; at < w->n_blocks; at += chunk) {
         uint64_t n = w->n_blocks - at < chunk ? w->n_blocks - at : chunk;
-        assert_int_equal(single(w, DISK_READ, at * BLOCK, buf, n * BLOCK), 0);
+        assert_int_equal(world_single(w, DISK_READ, at * BLOCK, buf, n * BLOCK), 0);
         for (uint64_t i = 0; i < n; i++) {
             const struct block *b = &w->blocks[at + i];
             world_fill(want, at + i, last_value(b));

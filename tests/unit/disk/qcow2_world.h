@@ -53,6 +53,12 @@ void world_run(struct world *w, uint64_t n);
 /* The host dies: what is under way fails, and the disk is closed. */
 void world_die(struct world *w);
 int world_flush(struct world *w);
+/* One request, which the world takes no notice of. */
+int world_single(struct world *w, enum disk_op op, uint64_t offset, void *buf, size_t len);
+/* All is zeroes now, and was flushed. */
+void world_reset(struct world *w);
+/* From now on the disk has `size` bytes; what is new is zeroes. Before disk_resize(). */
+void world_grow(struct world *w, uint64_t size);
 /* Reads all and compares with the last values; `cut`: with what may be there. */
 void world_check(struct world *w, bool cut);
 /* After a cut: what the disk holds now, of what it may, is what it must hold, and flushed. */
