@@ -14,11 +14,11 @@ run: guest
 	@exec build/src/cli/vireo run $(ARGS)
 
 test: guest
-	@tools/deps test
+	@tools/deps test debian
 	@exec tools/test
 
 test-long: guest
-	@tools/deps test
+	@tools/deps test debian
 	@exec tools/test long
 
 stress: guest
@@ -26,7 +26,7 @@ stress: guest
 	@exec tests/guest/stress.py build/src/cli/vireo --minutes $(MINUTES) --engine $(ENGINE) $(ARGS)
 
 bench: guest
-	@tools/deps bench
+	@tools/deps bench debian
 	@exec bench/run $(ARGS)
 
 fuzz:
