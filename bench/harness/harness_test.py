@@ -9,7 +9,7 @@ import unittest
 import xml.etree.ElementTree
 from pathlib import Path
 
-from . import chart, engines, guest, latency, measure, report, targets
+from . import chart, engines, guest, latency, measure, report, server, targets
 
 CATALOGUE = [guest.Workload("integer", "sort", "int"), guest.Workload("integer", "hash", "key"),
              guest.Workload(targets.PARALLEL, targets.PARALLEL, "piece")]
@@ -254,6 +254,49 @@ class LatencyTest(unittest.TestCase):
         self.assertEqual(image[:5], b"\x7fELF\x01")
         at = image.find(b"\x02\xb0\xad\x1b")
         self.assertTrue(0 < at < 8192 and at % 4 == 0)
+
+
+class ServerTest(unittest.TestCase):
+    """A whole Debian, of which no more is played here than its prompt."""
+
+    @staticmethod
+    def summary(engine, *sessions):
+        """An engine's, after these sessions."""
+        summary = report.Summary(engine, 4)
+        server.add(summary, [server.Session(values) for values in sessions])
+        return summary
+
+    def test_prompt(self):
+        """It is found without a line's end, and nobody waits for what does not come."""
+        with measure.Console(["sh", "-c", "printf 'noise\\r\\ndebian login: '; exec sleep 1000"], 20) as console:
+            self.assertLess(console.until(server.LOGIN), 20)
+        with measure.Console(["sh", "-c", "echo panic >&2"], 20) as console:
+            self.assertRaisesRegex(EOFError, "ended: panic", console.until, server.LOGIN)
+        with measure.Console(["sleep", "1000"], 0.2) as console:
+            self.assertRaises(TimeoutError, console.until, server.LOGIN)
+
+    def test_figures(self):
+        """Medians, what is better as more and what as less, and the aims."""
+        mine = self.summary(engines.VIREO[0], {"login_s": 5, "read_bytes": 3 << 20, "server_idle_percent": 1.5},
+                            {"login_s": 4, "read_bytes": 5 << 20}, {"login_s": 6, "read_bytes": 4 << 20})
+        peer = self.summary(engines.QEMU, {"login_s": 15, "read_bytes": 2 << 20})
+        table = report.text([mine], [mine, peer], [], CATALOGUE, 1)
+        self.assertRegex(table, r"boot to the login prompt, s +5 +3\.00 +15\n")
+        self.assertRegex(table, r"reads of 128 KiB in order, MiB/s +4 +2\.00 +2\n")
+        self.assertRegex(table, r"Debian to its login prompt.* 3\.00x +yes")
+        self.assertRegex(table, r"disk and network, slowest row.* 2\.00x \(read\) +-")
+        self.assertRegex(table, r"Debian, idle .* 1\.50 % +yes")
+        self.assertNotIn("switch:", table)
+        peer = self.summary(engines.QEMU, {"login_s": 5, "read_bytes": 4 << 20})
+        self.assertRegex(report.text([mine], [mine, peer], [], CATALOGUE, 1), r"slowest row.* 1\.00x \(read\) +no")
+
+    def test_failure(self):
+        """It is told, and what was measured before it counts."""
+        summary = report.Summary(engines.QEMU, 4)
+        server.add(summary, [server.Session({"login_s": 5}, "Debian: no ssh"), server.Session({"login_s": 7})])
+        self.assertTrue(summary.failed)
+        self.assertEqual(summary.server, {"login_s": 6})
+        self.assertIn("FAILED   QEMU TCG, 1 of 2 runs: Debian: no ssh", report.text([summary], [summary], [], CATALOGUE, 1))
 
 
 class ReportTest(unittest.TestCase):

@@ -97,9 +97,34 @@ class Console:
             for line in full:
                 yield now, line
 
+    def until(self, pattern):
+        """Waits until the regular expression is in what it printed, whole line or not; seconds since the start."""
+        pipe = self.process.stdout.fileno()
+        seen = b""
+        while not pattern.search(seen):
+            left = self.deadline - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                raise TimeoutError
+            data = os.read(pipe, 65536)
+            if not data:
+                raise EOFError(f"ended{self.last_words()}")
+            seen = seen[-2000:] + data
+            self.tail = seen[-2000:]
+        return time.monotonic() - self.start
+
+    def drop(self):
+        """Takes what it printed meanwhile, so that it need not wait for that."""
+        pipe = self.process.stdout.fileno()
+        while select.select([pipe], [], [], 0)[0]:
+            data = os.read(pipe, 65536)
+            if not data:
+                return
+            self.tail = (self.tail + data)[-2000:]
+
     def wait(self):
         """Waits for the end; seconds since the start."""
         while not self._reap(os.WNOHANG):
+            self.drop()
             if time.monotonic() > self.deadline:
                 raise TimeoutError
             time.sleep(0.005)

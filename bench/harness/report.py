@@ -8,7 +8,7 @@ import subprocess
 import time
 from dataclasses import asdict, dataclass, field
 
-from . import engines, latency, targets
+from . import engines, latency, server, targets
 from .guest import ROOT
 
 MIB = 1 << 20
@@ -30,6 +30,8 @@ class Summary:
     ratio: dict = field(default_factory=dict)  # to the native time at the same scale
     clock: float = None  # time of all workloads by the guest's clock / by the host's - 1
     system: dict = field(default_factory=dict)  # key of SYSTEM_ROWS: median; of latency.ROWS: the one figure
+    server: dict = field(default_factory=dict)  # key of server.ROWS: median
+    sessions: list = field(default_factory=list)  # server.Session
     two_cpus_ns: float = None  # for an operation of `parallel` on two CPUs
 
     @property
@@ -226,6 +228,26 @@ def _system_table(guests):
     return _grid(rows)
 
 
+def _server_table(guests):
+    """A whole Debian; None where none ran."""
+    if not any(guest.server for guest in guests):
+        return []
+    peer = targets.peer_of(guests)
+    rows = [["a whole Debian"]]
+    for guest in guests:
+        rows[0] += [guest.engine.title, *(["vs TCG "] if peer and guest is not peer else [])]
+    for row in server.ROWS:
+        if not any(row.key in guest.server for guest in guests):
+            continue
+        rows.append([row.label])
+        for guest in guests:
+            value = guest.server.get(row.key)
+            rows[-1].append(_cell(value, lambda value, unit=row.unit: f"{value / unit:.3g}" if value < 1000 * unit else f"{value / unit:.0f}"))
+            if peer and guest is not peer:
+                rows[-1].append(_cell(server.faster(row, guest, peer), _marked))
+    return _grid(rows)
+
+
 def _remarks(summaries):
     """What went wrong, a line each."""
     for summary in summaries:
@@ -233,7 +255,8 @@ def _remarks(summaries):
         if summary.missing:
             yield f"MISSING  {title}: {summary.missing}"
         for error in dict.fromkeys(summary.errors):
-            yield f"FAILED   {title}, {summary.errors.count(error)} of {len(summary.runs) + len(summary.two_cpus)} runs: {error}"
+            yield (f"FAILED   {title}, {summary.errors.count(error)} of "
+                   f"{len(summary.runs) + len(summary.two_cpus) + len(summary.sessions)} runs: {error}")
         if summary.wrong:
             yield f"WRONG    {title}: checksums differ from the host's in {', '.join(sorted(summary.wrong))}"
         if summary.clock is not None and abs(summary.clock) > CLOCK_TOLERANCE:
@@ -274,6 +297,8 @@ def text(native, guests, names, catalogue, rounds, notes=()):
         lines.append("vs TCG: how many times as fast as QEMU TCG; ! is slower.")
     if guests:
         lines += ["", *_system_table(guests)]
+        table = _server_table(guests)
+        lines += ["", *table] if table else []
     if any(guest.engine in engines.VIREO for guest in guests):
         lines += ["", *_target_table(guests, catalogue)]
     problems = [*(f"SKIPPED  {note}" for note in notes), *_remarks([*native, *guests])]
@@ -308,12 +333,14 @@ def as_json(native, guests, catalogue, where, commands, notes=()):
             "wrong": sorted(summary.wrong),
             "median": {"ns_per_op": summary.ns_per_op, "ratio_to_native": summary.ratio, "gmean": summary.gmean,
                        "times_as_fast_as_tcg": summary.faster(peer) if compared else None, "two_cpus_ns": summary.two_cpus_ns,
-                       "two_cpus_speedup": summary.speedup, "clock_error": summary.clock, **summary.system},
+                       "two_cpus_speedup": summary.speedup, "clock_error": summary.clock, **summary.system,
+                       **summary.server},
             "targets": [{"figure": target.figure, "to_reach": target.to_reach,
                          **asdict(target.read(summary, peer, catalogue))} for target in targets.TARGETS]
             if summary.engine in engines.VIREO else None,
             "runs": [asdict(run) for run in summary.runs],
             "two_cpus_runs": [asdict(run) for run in summary.two_cpus],
+            "server_runs": [asdict(session) for session in summary.sessions],
         })
     return json.dumps({"version": 2, "host": where, "workloads": [asdict(workload) for workload in catalogue],
                        "skipped": list(notes), "measured": measured}, indent=1) + "\n"
