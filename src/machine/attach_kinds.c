@@ -198,6 +198,7 @@ const struct attach_kind attach_share = {
     .type = &virtio_fs_type,
     .conf_size = sizeof(struct virtio_fs_conf),
     .hot = true,
+    .own_thread = true, /* its end may wait for the back end */
     .parse = parse_share,
     .figures = figures_share,
 };

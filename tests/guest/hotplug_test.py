@@ -116,6 +116,20 @@ class HotPlug(harness.Case):
         self.assertNotIn("eth0", self.ask("ifconfig -a"))
         self.power_off()
 
+    def test_share(self):
+        """A directory comes, goes and comes again."""
+        shared = self.dir / "shared"
+        shared.mkdir()
+        self.start()
+        for i in range(2):
+            (shared / "file").write_text(f"round {i}\n", encoding="ascii")
+            self.ctl("attach", "share", f"{shared},tag=hot,id=dir")
+            self.wait_for("mount -t virtiofs hot /mnt && cat /mnt/file", lambda text, i=i: f"round {i}" in text)
+            self.ask("umount /mnt")
+            self.ctl("detach", "dir")
+            self.assertNotIn("dir", [device["id"] for device in self.ctl("list")])
+        self.power_off()
+
     def test_resize(self):
         """A disk grows under a running guest, and only as its image can."""
         path = self.image("a.raw", 8 * MIB)
