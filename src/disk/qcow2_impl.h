@@ -34,7 +34,7 @@
 
 #define QCOW2_MAGIC          0x514649fbu
 #define QCOW2_MAX_L1_BYTES   (16 * MIB)
-#define QCOW2_MAX_TABLE      (8 * MIB) /* of the refcount table */
+#define QCOW2_MAX_TABLE      (4 * MIB) /* of the refcount table */
 #define QCOW2_MAX_OFFSET     (UINT64_C(1) << 56)
 #define QCOW2_HEADER_SECTOR  512 /* what is rewritten of the header: one sector, which is written whole or not at all */
 #define QCOW2_CACHE_BYTES    (10 * MIB)
@@ -74,6 +74,7 @@ struct qcow2_waitlist {
 struct qcow2_set {
     uint64_t *slots; /* cluster + 1; 0: free */
     size_t mask, n;
+    uint64_t key;
 };
 
 int qcow2_set_reserve(struct qcow2_set *set, size_t more) MUST_CHECK;

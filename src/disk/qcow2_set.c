@@ -1,12 +1,20 @@
-/* A hash set with linear probing, at most two thirds full. */
+/*
+ * A hash set with linear probing, at most two thirds full. Who makes an image chooses the clusters: a random key keeps them from choosing ones that
+ * all meet in one chain.
+ */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 #include "disk/qcow2_impl.h"
 
 static size_t slot_of(const struct qcow2_set *set, uint64_t cluster)
 {
-    return (size_t)((cluster * UINT64_C(0x9e3779b97f4a7c15)) >> 20) & set->mask;
+    uint64_t x = cluster ^ set->key;
+
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return (size_t)(x ^ x >> 31) & set->mask;
 }
 
 static size_t find(const struct qcow2_set *set, uint64_t cluster)
@@ -31,6 +39,9 @@ int qcow2_set_reserve(struct qcow2_set *set, size_t more)
     if (!bigger.slots)
         return -ENOMEM;
     bigger.mask = capacity - 1;
+    bigger.key = set->key;
+    if (!set->slots && getrandom(&bigger.key, sizeof(bigger.key), GRND_NONBLOCK) != sizeof(bigger.key))
+        bigger.key = (uintptr_t)bigger.slots;
     bigger.n = set->n;
     for (size_t i = 0; set->slots && i <= set->mask; i++) {
         if (set->slots[i])
