@@ -130,12 +130,12 @@ static int prepare_net(struct machine *m, void *opaque, struct err *err)
     const char *vm = identity(m, path);
     const struct attachment *other;
 
-    memcpy(n->conf.mac, n->spec.mac, MAC_SIZE);
+    /* The backend is told too: a switch knows its ports by their addresses. */
     for (unsigned i = 0; !n->spec.has_mac; i++) {
-        mac_derive(n->conf.mac, vm, i);
-        if (!find_mac(m, n->conf.mac))
-            return 0;
+        mac_derive(n->spec.mac, vm, i);
+        n->spec.has_mac = !find_mac(m, n->spec.mac);
     }
+    memcpy(n->conf.mac, n->spec.mac, MAC_SIZE);
     other = find_mac(m, n->conf.mac);
     if (!other)
         return 0;

@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "net/backend.h"
+#include "net/mac.h"
 #include "net/offload.h"
 #include "net/switch_ring.h"
 #include "net/switch_wire.h"
@@ -354,13 +355,20 @@ static int join(struct switch_net *s, const char *name, struct err *err)
     return r;
 }
 
-/* The port's name where none is given: this process's, and the interface's. */
+/* Where no name is given: the interface's address, which no other port has, and which is the same when the VM runs again. */
 static void name_port(struct switch_net *s, const struct switch_keys *k, const struct net_spec *spec)
 {
-    if (k->port[0])
-        snprintf(s->hello.name, sizeof(s->hello.name), "%.31s", k->port);
-    else
-        snprintf(s->hello.name, sizeof(s->hello.name), "%d.%.19s", (int)getpid(), spec->id[0] ? spec->id : "net");
+    char *name = s->hello.name;
+
+    if (k->port[0]) {
+        snprintf(name, sizeof(s->hello.name), "%.31s", k->port);
+    } else if (spec->has_mac) {
+        mac_format(spec->mac, name);
+        for (char *colon; (colon = strchr(name, ':'));)
+            *colon = '-';
+    } else {
+        snprintf(name, sizeof(s->hello.name), "%d.%.19s", (int)getpid(), spec->id[0] ? spec->id : "net");
+    }
 }
 
 static int switch_open(struct net **net, const struct net_spec *spec, struct loop *loop, struct err *err)

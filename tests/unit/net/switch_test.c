@@ -160,8 +160,9 @@ static void test_frames(void **state)
     struct err err;
 
     start_switch();
-    assert_int_equal(plug(&a, "", &err), 0); /* named after the process */
-    assert_int_equal(plug(&b, ",port=b", &err), 0);
+    assert_int_equal(plug(&a, "", &err), 0);                       /* named after the process */
+    assert_int_equal(plug(&b, ",mac=52:54:00:00:00:0b", &err), 0); /* and after the address */
+    assert_string_equal(server->core.ports[1]->name, "52-54-00-00-00-0b");
     for (unsigned i = 1; i <= 100; i++) {
         send_frame(&a, (uint8_t)i, 14 + i * 600);
         wait_for(&b.n, i);
