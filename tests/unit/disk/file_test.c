@@ -369,15 +369,47 @@ static void test_many_direct(void **state)
     file_close(file);
 }
 
+/* Without the loop: all that is under way, of every kind, is done while the caller waits. */
+static void test_wait(void **state)
+{
+    static const enum disk_op ops[] = {DISK_READ, DISK_WRITE, DISK_ZERO, DISK_FLUSH, DISK_DISCARD};
+    struct disk_fixture *f = *state;
+    uint8_t buf[10][512];
+    struct iovec iov[10];
+    struct disk_request reqs[10];
+
+    fixture_make(f->path, 10000);
+    for (int threads = 0; threads < 2; threads++) {
+        struct file *file = open_file(f, threads);
+        for (unsigned i = 0; i < 10; i++) {
+            iov[i] = (struct iovec){buf[i], sizeof(buf[i])};
+            memset(buf[i], 0xee, sizeof(buf[i]));
+            reqs[i] = (struct disk_request){
+                .op = ops[i % 5], .offset = i * 600, .len = 512, .iov = &iov[i], .n_iov = 1, .result = 1};
+            submit(f, file, &reqs[i]);
+        }
+        while (f->left)
+            file_wait(file);
+        file_wait(file); /* for nothing */
+        for (unsigned i = 0; i < 10; i++)
+            assert_int_equal(reqs[i].result, 0);
+        assert_int_equal(file_read(file, 600, buf[1], 1), 0);
+        assert_int_equal(buf[1][0], 0xee);
+        file_close(file);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_transfers_ring), TEST(test_transfers_threads), TEST(test_many_ring),
-        TEST(test_many_threads),   TEST(test_many_vectors),      TEST(test_holes),
-        TEST(test_cut_off),        TEST(test_no_room),           TEST(test_locks),
-        TEST(test_no_file),        TEST(test_no_right),          TEST(test_direct),
-        TEST(test_many_direct),
+        TEST(test_transfers_ring), TEST(test_transfers_threads),
+        TEST(test_many_ring),      TEST(test_many_threads),
+        TEST(test_many_vectors),   TEST(test_holes),
+        TEST(test_cut_off),        TEST(test_no_room),
+        TEST(test_locks),          TEST(test_no_file),
+        TEST(test_no_right),       TEST(test_direct),
+        TEST(test_many_direct),    TEST(test_wait),
     };
     return cmocka_run_group_tests_name("file", tests, NULL, NULL);
 }
