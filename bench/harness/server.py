@@ -380,7 +380,8 @@ class Bench:
 @contextlib.contextmanager
 def switch(vireo, path):
     """A running switch at a socket."""
-    with subprocess.Popen([str(vireo), "switch", "bench", "--socket", str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen([str(vireo), "switch", "bench", "--socket", str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:
         try:
             for _ in range(500):
                 if path.exists():

@@ -118,7 +118,7 @@ def _carried(summary, peer, _):
 
 
 def _freed(summary, *_):
-    value = summary.server.get("freed_first_s")
+    value = summary.server.get("freed_s")
     return Reading(value, f"{value:.2f} s", value <= FREED_SECONDS) if value is not None else Reading()
 
 
@@ -139,6 +139,6 @@ TARGETS = [
     Target("99 % of timers, while the guest spins", "1 ms late at most", _timer, lambda peer: _timer(peer).text),
     Target("Debian to its login prompt, whole process", "2x as fast as TCG", _login),
     Target("disk and network, slowest row", "1.5x TCG", _carried),
-    Target("first of freed memory given back", "2 s after", _freed, lambda peer: _freed(peer).text),
+    Target("freed memory, 90 % given back", "2.2 s after, 2 of them Linux's", _freed, lambda peer: _freed(peer).text),
     Target("Debian, idle", "3 % of a CPU at most", _server_idle, lambda peer: _server_idle(peer).text),
 ]
