@@ -401,9 +401,14 @@ void pci_remove(struct pci_func *func)
         return;
     pthread_mutex_lock(&bus->lock);
     bus->funcs[func->devfn] = NULL;
-    for (unsigned n = 0; n < PCI_N_BARS; n++)
+    for (unsigned n = 0; n < PCI_N_BARS; n++) {
         if (func->bars[n].mapped)
             bus_remove(bar_bus(func, &func->bars[n]), func->bars[n].region.base);
+        func->bars[n].mapped = false;
+    }
+    bool asserted = func->intx;
+    func->intx = false;
     pthread_mutex_unlock(&bus->lock);
-    func->bus = NULL;
+    if (asserted)
+        update_pirq(bus, func);
 }

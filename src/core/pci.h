@@ -123,6 +123,7 @@ struct bus *pci_bus_narrow_ports(struct pci_bus *bus);
 
 /* Puts a function on the bus until pci_remove(). -EEXIST and a message when there is one. */
 int pci_add(struct pci_bus *bus, struct pci_func *func, uint8_t devfn, struct err *err) MUST_CHECK;
+/* The function keeps its bus, for who works for it still: an interrupt pin then is a pin of nobody's. */
 void pci_remove(struct pci_func *func);
 
 /* Region functions of an ECAM window: opaque is the bus; 1 MiB a bus number, 4 KiB a function. */

@@ -373,6 +373,31 @@ static void test_reset_storm(void **state)
     }
 }
 
+/* A device that goes while it works interrupts once more, by its wire, when no function is there any more. The wire is down behind it. */
+static void test_close_with_intx(void **state)
+{
+    void *own = NULL;
+    pthread_t thread;
+
+    assert_int_equal(setup_as(&own, &(struct echo_conf){.slow_stop = true, .hold = 2}), 0);
+    struct rig *r = own;
+    const struct driver_buf buf = {.gpa = vboard_alloc(&r->b, 16, 1), .len = 16, .write = true};
+    driver_pci_write(&r->d, (unsigned)r->d.msix_cap + 2, 2, 0);
+    r->d.msix = false;
+    driver_init(&r->d, SPLIT);
+    virtio_config_changed(r->d.v);
+    assert_true(r->b.intx);
+    assert_true(driver_add(&r->d.queues[0], &buf, 1) >= 0);
+    driver_kick(&r->d.queues[0]);
+    vboard_drain(&r->b);
+    assert_int_equal(pthread_create(&thread, NULL, release_later, r->d.v), 0);
+    driver_close(&r->d);
+    pthread_join(thread, NULL);
+    assert_false(r->b.intx);
+    vboard_close(&r->b);
+    free(r);
+}
+
 int main(void)
 {
 #define T(fn)    cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -392,6 +417,7 @@ int main(void)
         T(test_pci_cfg_window),
         T(test_needs_reset),
         T(test_reset_storm),
+        cmocka_unit_test(test_close_with_intx),
     };
     return cmocka_run_group_tests_name("virtio_pci", tests, NULL, NULL);
 }
