@@ -59,6 +59,8 @@ void pci_hotplug_added(struct device *dev, unsigned slot)
 
     device_lock(dev);
     h->up |= UINT32_C(1) << slot;
+    h->down &= ~(UINT32_C(1) << slot); /* what was asked for there was another's */
+    h->asked &= ~(UINT32_C(1) << slot);
     device_unlock(dev);
     acpi_pm_raise_gpe(h->conf.acpi_pm, PCI_HOTPLUG_GPE);
 }

@@ -82,6 +82,20 @@ static void test_eject(void **state)
     assert_int_equal(p->ejected, 0);
 }
 
+/* Asked twice, let go of at the first: that is no leave to throw out who comes into the slot next. */
+static void test_asked_of_another(void **state)
+{
+    struct plug *p = *state;
+    pci_hotplug_ask(p->dev, 3);
+    out32(p, PCI_HOTPLUG_PORT + PCI_HOTPLUG_EJECT, 1 << 3);
+    pci_hotplug_ask(p->dev, 3);
+    p->ejected = 0;
+    pci_hotplug_added(p->dev, 3);
+    assert_int_equal(in32(p, PCI_HOTPLUG_PORT + PCI_HOTPLUG_DOWN), 0);
+    out32(p, PCI_HOTPLUG_PORT + PCI_HOTPLUG_EJECT, 1 << 3);
+    assert_int_equal(p->ejected, 0);
+}
+
 /* SCI comes with the event, where the guest has enabled it. */
 static void test_event(void **state)
 {
@@ -116,6 +130,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_added, setup, teardown),
         cmocka_unit_test_setup_teardown(test_eject, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_asked_of_another, setup, teardown),
         cmocka_unit_test_setup_teardown(test_event, setup, teardown),
         cmocka_unit_test_setup_teardown(test_narrow_and_reset, setup, teardown),
     };
