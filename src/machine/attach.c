@@ -148,6 +148,8 @@ int attach_open(struct machine *m, const char *kind, const char *const *specs, u
     while (*last)
         last = &(*last)->next;
     *last = a;
+    if (m->paused)
+        virtio_pci_pause(a->dev); /* machine_resume() takes that back */
     if (vm_is_running(&m->vm))
         pci_hotplug_added(m->board->hotplug, a->slot);
     if (out)

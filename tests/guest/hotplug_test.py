@@ -160,6 +160,22 @@ class HotPlug(harness.Case):
         self.assertEqual(text.count("same"), 4, text)
         self.power_off()
 
+    def test_attach_while_paused(self):
+        """What comes during a pause is stopped as the others are, and works with them behind it."""
+        path = self.image("a.raw", 8 * MIB)
+        self.start()
+        self.ctl("pause")
+        self.ctl("attach", "disk", path)
+        self.ctl("resume")
+        self.wait_for("cat /proc/partitions", lambda text: "vda" in text)
+        self.ask("echo here | dd of=/dev/vda bs=512 conv=notrunc,fsync")
+        self.assertEqual(path.read_bytes()[:5], b"here\n")
+        self.ctl("pause")
+        self.ctl("resume")
+        self.ctl("detach", "disk0")
+        self.assertNotIn("vda", self.ask("cat /proc/partitions"))
+        self.power_off()
+
     def test_balloon(self):
         """The guest gives memory away and gets it back."""
         self.start()
