@@ -24,7 +24,11 @@
 #include "net/offload.h"
 #include "net/user_watch.h"
 
-#define USER_MTU   65520
+/*
+ * Segments of up to 64 KiB would do, since TCP ends here. But libslirp's TCP waits for a window of a whole one, and where the guest opens none it
+ * asks again after five seconds: slow connections stood still.
+ */
+#define USER_MTU   1500
 #define QUEUE_MOST (4 * MIB) /* bytes of frames that wait for the guest */
 
 /* A frame that waits until the guest has room. */
