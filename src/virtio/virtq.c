@@ -446,6 +446,8 @@ static bool item_state(struct virtq_item *item, struct stream *s)
     stream_unsigned(s, &n_in);
     if (s->error || n_out > SEGMENTS_MAX || n_in > SEGMENTS_MAX - n_out)
         return false;
+    if (!item->slots || item->slots > item->elem.queue->regs.size) /* the position in a packed ring moves on by them */
+        return false;
     if (n_out + n_in > item->capacity && !item_grow(item, n_out + n_in))
         return false;
     item->n_out = item->n_in = 0;

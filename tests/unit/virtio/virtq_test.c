@@ -4,6 +4,7 @@
 #include "oracle/rng.h"
 #include "virtio/driver.h"
 #include "virtio/echo.h"
+#include "virtio/virtq_impl.h"
 
 #define N_LAYOUTS 8 /* packed or not, indirect or not, event index or not */
 
@@ -293,6 +294,40 @@ static void test_given_up_chains(void **state)
     }
 }
 
+/* A given-up chain moves the position in a packed ring on by no more than the ring has, whatever a saved state says. */
+static void test_saved_slots(void **state)
+{
+    const struct echo_conf hold = {.hold = 6};
+    struct rig *r = rig_open(&hold, layout_features(1));
+    struct rng rng = {.state = 3};
+    struct chain chain = {.out = vboard_alloc(&r->b, 512, 1), .in = vboard_alloc(&r->b, 512, 1)};
+    struct stream out, in;
+    unsigned loaded = 0;
+
+    send_chain(r, &chain, &rng);
+    driver_kick(&r->d.queues[0]);
+    while (r->echo->chains < 1)
+        ;
+    stream_init_save(&out);
+    virtio_pci_pause(r->d.dev);
+    assert_int_equal(device_state(r->d.dev, &out), 0);
+    for (size_t at = 0; at + 2 <= out.len; at++) {
+        uint8_t was[2];
+        memcpy(was, (uint8_t *)out.data + at, 2);
+        memset((uint8_t *)out.data + at, 0xee, 2);
+        stream_init_load(&in, out.data, out.len);
+        struct virtq *q = r->d.v->queues[0];
+        if (device_state(r->d.dev, &in) == 0)
+            for (struct virtq_item *item = q->returned.first; item; item = item->next, loaded++)
+                assert_in_range(item->slots, 1, q->regs.size);
+        memcpy((uint8_t *)out.data + at, was, 2);
+    }
+    assert_true(loaded > 0);
+    stream_fini(&out);
+    virtio_pci_resume(r->d.dev);
+    rig_close(r);
+}
+
 static void test_reset_drops_chains(void **state)
 {
     const struct echo_conf hold = {.hold = 10};
@@ -355,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_no_notification_is_missed),
         cmocka_unit_test(test_interrupt_suppression),
         cmocka_unit_test(test_given_up_chains),
+        cmocka_unit_test(test_saved_slots),
         cmocka_unit_test(test_reset_drops_chains),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_iov),
