@@ -6,13 +6,9 @@
 
 #define ETH_SIZE 14
 
-/* The header as we go by it: checked, and without what says nothing here. */
-static bool take_header(struct virtio_net *n, const struct virtq_elem *elem, size_t len, struct net_header *h)
+/* The header that was read, made one that we go by: checked, and without what says nothing here. */
+static bool check_header(const struct virtio_net *n, size_t len, struct net_header *h)
 {
-    uint8_t raw[VIRTIO_NET_HEADER_SIZE];
-
-    iov_read(elem->out, elem->n_out, 0, raw, sizeof(raw));
-    memcpy(h, raw, sizeof(*h));
     if (!offload_check(h, len))
         return false;
     unsigned needs = offload_needs(h);
@@ -54,12 +50,11 @@ static void emit(void *opaque, const struct net_header *h, const struct iovec *f
     net_send(net->net, h, frame, n);
 }
 
-static void send_frame(struct virtio_net *n, struct virtq_elem *elem, size_t len, unsigned pair)
+static void send_frame(struct virtio_net *n, struct virtq_elem *elem, size_t len, struct net_header *h, unsigned pair)
 {
-    struct net_header h;
     unsigned n_iov;
 
-    if (len < ETH_SIZE || len > NET_FRAME_MAX || !take_header(n, elem, len, &h)) {
+    if (len < ETH_SIZE || len > NET_FRAME_MAX || !check_header(n, len, h)) {
         virtio_net_complain(n, "a frame whose header makes no sense");
         n->stats.tx_dropped++;
         return;
@@ -73,27 +68,25 @@ static void send_frame(struct virtio_net *n, struct virtq_elem *elem, size_t len
         n->flows[virtio_net_flow(frame, n_iov)] = (uint8_t)pair;
     n->stats.tx_frames++;
     n->stats.tx_bytes += len;
-    if (!offload_adapt(n->net->offloads, &h, frame, n_iov, &n->tx_scratch, emit, n)) {
+    if (!offload_adapt(n->net->offloads, h, frame, n_iov, &n->tx_scratch, emit, n)) {
         virtio_net_complain(n, "a frame that is not what its header says");
         n->stats.tx_dropped++;
     }
 }
 
 /* Frames as they count: what is cut into segments is as many. */
-static uint64_t count_segments(const struct virtq_elem *elem, size_t len)
+static uint64_t count_segments(const struct net_header *h, size_t len)
 {
-    struct net_header h;
-
-    iov_read(elem->out, elem->n_out, 0, &h, sizeof(h));
-    return h.gso_type && h.gso_size ? (len + h.gso_size - 1) / h.gso_size : 1;
+    return h->gso_type && h->gso_size ? (len + h->gso_size - 1) / h->gso_size : 1;
 }
 
 /* False when the limit is reached: the chain is back in its queue, and the timer runs. */
-static bool pay(struct virtio_net *n, struct virtq *q, struct virtq_elem *elem, size_t len, unsigned pair)
+static bool pay(struct virtio_net *n, struct virtq *q, struct virtq_elem *elem, size_t len, const struct net_header *h,
+                unsigned pair)
 {
     if (!limiter_limits(&n->tx_limiter))
         return true;
-    int64_t when = limiter_take(&n->tx_limiter, count_segments(elem, len), len, loop_now());
+    int64_t when = limiter_take(&n->tx_limiter, count_segments(h, len), len, loop_now());
     if (!when)
         return true;
     virtq_unpop(q, elem);
@@ -108,9 +101,11 @@ static bool drain(struct virtio_net *n, struct virtq *q, unsigned pair)
 
     while ((elem = virtq_pop(q))) {
         size_t len = elem->out_len > VIRTIO_NET_HEADER_SIZE ? (size_t)elem->out_len - VIRTIO_NET_HEADER_SIZE : 0;
-        if (!pay(n, q, elem, len, pair))
+        struct net_header h = {0}; /* read once: what is paid for is what is sent */
+        iov_read(elem->out, elem->n_out, 0, &h, sizeof(h));
+        if (!pay(n, q, elem, len, &h, pair))
             return false;
-        send_frame(n, elem, len, pair);
+        send_frame(n, elem, len, &h, pair);
         virtq_push(q, elem, 0);
     }
     return true;
