@@ -359,17 +359,20 @@ static int balloon_open(struct virtio *v, const void *conf, struct err *err)
     return 0;
 }
 
-static void fini_more(void *opaque)
+/* On the iothread: there on_timer() is not just about to set the timer anew. */
+static void fini_loop(void *opaque)
 {
-    loop_event_fini(&((struct virtio_balloon *)opaque)->more);
+    struct virtio_balloon *b = opaque;
+
+    loop_timer_cancel(&b->timer);
+    loop_event_fini(&b->more);
 }
 
 static void balloon_close(struct virtio *v)
 {
     struct virtio_balloon *b = (struct virtio_balloon *)v;
 
-    loop_timer_cancel(&b->timer);
-    iothread_call(v->io, fini_more, b);
+    iothread_call(v->io, fini_loop, b);
     pthread_mutex_destroy(&b->lock);
 }
 
