@@ -9,6 +9,14 @@ enum { CONTROL_MASKED = 1 << 14, CONTROL_ENABLE = 1 << 15 };
 enum { ENTRY_ADDR = 0, ENTRY_DATA = 8, ENTRY_CONTROL = 12 };
 enum { ENTRY_MASKED = 1 };
 
+/* As at power-on. */
+static void mask_vectors(struct pci_msix *msix)
+{
+    memset(msix->table, 0, sizeof(msix->table));
+    for (unsigned i = 0; i < msix->n; i++)
+        msix->table[i * PCI_MSIX_ENTRY_SIZE + ENTRY_CONTROL] = ENTRY_MASKED;
+}
+
 int pci_msix_init(struct pci_msix *msix, struct pci_func *func, const struct msi_sink *sink, unsigned n, unsigned bar,
                   uint32_t table_off, uint32_t pba_off)
 {
@@ -19,6 +27,7 @@ int pci_msix_init(struct pci_msix *msix, struct pci_func *func, const struct msi
     if (msix->cap < 0)
         return msix->cap;
     pthread_mutex_init(&msix->lock, NULL);
+    mask_vectors(msix); /* what comes to a machine that runs is not reset first */
     pci_func_set(func, (unsigned)msix->cap + CAP_CONTROL, 2, n - 1, CONTROL_MASKED | CONTROL_ENABLE);
     pci_func_set(func, (unsigned)msix->cap + CAP_TABLE, 4, table_off | bar, 0);
     pci_func_set(func, (unsigned)msix->cap + CAP_PBA, 4, pba_off | bar, 0);
@@ -139,9 +148,7 @@ uint64_t pci_msix_pba_read(struct pci_msix *msix, uint64_t off, unsigned len)
 void pci_msix_reset(struct pci_msix *msix)
 {
     pthread_mutex_lock(&msix->lock);
-    memset(msix->table, 0, sizeof(msix->table));
-    for (unsigned i = 0; i < msix->n; i++)
-        msix->table[i * PCI_MSIX_ENTRY_SIZE + ENTRY_CONTROL] = ENTRY_MASKED;
+    mask_vectors(msix);
     memset(msix->pending, 0, sizeof(msix->pending));
     pthread_mutex_unlock(&msix->lock);
     pci_msix_written(msix);

@@ -30,7 +30,6 @@ static int setup(void **state)
     r.func.opaque = &r.msix;
     if (pci_add(r.f.env.pci, &r.func, PCI_DEVFN(1, 0), &err) < 0)
         return -1;
-    pci_msix_reset(&r.msix);
     *state = &r;
     return 0;
 }
