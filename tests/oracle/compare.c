@@ -77,10 +77,12 @@ static void quirks_of_operands(struct quirks *q, const struct seq_run *run, cons
                                const ZydisDecodedOperand *ops)
 {
     bool bad = run->pages[SEQ_PAGE_DATA0] || run->pages[SEQ_PAGE_DATA1]; /* and the page beside it may be too */
+    unsigned n_read = 0;
 
     for (unsigned i = 0; i < insn->operand_count; i++) {
         if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
+        n_read += (ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
         if (ops[i].size > 256) {
             q->may_pass = true;
             q->cr2_mask = bad ? 0 : ~UINT64_C(0xfff);
@@ -90,6 +92,11 @@ static void quirks_of_operands(struct quirks *q, const struct seq_run *run, cons
             q->mask_reg = ZydisRegisterGetId(ops[2].reg.value);
             q->mask_element = ops[0].element_size / 8;
         }
+    }
+    /* Which of its operands CMPS reads first is open (SDM Vol. 2A CMPS), and one maker's processors do either. */
+    if (n_read > 1) {
+        q->cr2_mask = 0;
+        q->error_mask = ~X86_PF_P;
     }
 }
 
