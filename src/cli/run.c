@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -29,6 +30,8 @@
 #include "engine/lockstep/lockstep.h"
 #include "gdb/gdb_stub.h"
 #include "machine/machine.h"
+
+#define MOST_DESCRIPTORS 65536
 
 static const int ending_signals[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
 
@@ -105,6 +108,17 @@ static void block_signals(struct run *run)
             sigaddset(&run->blocked, ending_signals[i]);
     pthread_sigmask(SIG_BLOCK, &run->blocked, NULL);
     signal(SIGPIPE, SIG_IGN); /* a console or file nobody reads is an error where it is written */
+}
+
+/* A guest's connections each take a descriptor: of NAT's, of vsock's. What the host lets a process have is more than it begins with. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max < MOST_DESCRIPTORS ? limit.rlim_max : MOST_DESCRIPTORS;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
 }
 
 static int watch_signals(struct run *run, struct err *err)
@@ -488,6 +502,7 @@ int command_run(int argc, char **argv)
     run.hooks = (struct console_hooks){
         .quit = on_quit, .power = on_power, .fail = on_console_lost, .notice = on_notice, .opaque = &run};
     block_signals(&run);
+    raise_descriptor_limit();
     r = run_options(&run, &options, &outcome, &err);
     if (run.signal)
         die_of(run.signal);

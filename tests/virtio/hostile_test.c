@@ -639,7 +639,7 @@ static void test_chains(void **state)
         }
         hand_close(&h);
     }
-    print_message("%zu chains by hand, %u runs on %u devices\n", ARRAY_SIZE(chain_cases), n, n_test_devices);
+    print_message("# %zu chains by hand, %u runs on %u devices\n", ARRAY_SIZE(chain_cases), n, n_test_devices);
 }
 
 /* What the device stores to code is told to who runs it: as data and as its own ring. */

@@ -314,7 +314,7 @@ static void test_dearest_notification(void **state)
     struct echo *e = (struct echo *)d.v;
     assert_int_equal(e->chains, VIRTQ_SIZE_MAX);
     assert_true(e->largest_turn <= VIRTQ_SIZE_MAX / 32);
-    print_message("the dearest notification took %.1f ms of CPU in %u turns\n",
+    print_message("# the dearest notification took %.1f ms of CPU in %u turns\n",
                   (double)(device_cpu_ns(&b) - before) / 1e6, e->notifies);
     driver_close(&d);
     vboard_close(&b);
