@@ -168,6 +168,24 @@ int virtq_add(struct virtq *q, struct virtq_item *item, const struct virtq_desc 
     return 0;
 }
 
+int virtq_add_indirect(struct virtq *q, struct virtq_item *item, const struct virtq_desc *desc)
+{
+    struct ram *ram = q->v->env->ram;
+
+    if (!q->indirect || (desc->flags & VIRTQ_DESC_NEXT) || !desc->len || desc->len % VIRTQ_DESC_SIZE) {
+        virtq_break(q, "an indirect descriptor that makes no sense");
+        return -EINVAL;
+    }
+    uint8_t *table = ram_pin(ram, desc->addr, desc->len);
+    if (!table) {
+        virtq_break(q, "an indirect table is not in RAM");
+        return -EFAULT;
+    }
+    int r = q->layout->walk_indirect(q, item, table, desc->len / VIRTQ_DESC_SIZE);
+    ram_unpin(ram, table, desc->len, false);
+    return r;
+}
+
 void virtq_fetch(struct virtq_desc *desc, const uint8_t *at)
 {
     memcpy(desc, at, sizeof(*desc));

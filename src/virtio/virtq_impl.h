@@ -62,6 +62,8 @@ struct virtq_layout {
     uint64_t desc_align, driver_align, device_align;
     /* Fills in the next chain: 1; 0 where there is none; -errno where the queue is broken, and virtq_break() has been called. */
     int (*next)(struct virtq *q, struct virtq_item *item);
+    /* Adds the chain in an indirect table of n descriptors, which is pinned. -errno, in the same way. */
+    int (*walk_indirect)(struct virtq *q, struct virtq_item *item, const uint8_t *table, unsigned n);
     bool (*ready)(struct virtq *q); /* breaks the queue too */
     void (*push)(struct virtq *q, const struct virtq_item *item, uint32_t written);
     /* Shows the guest what has been pushed, and says whether it wants to be interrupted for it. */
@@ -119,6 +121,9 @@ void virtq_state(struct virtq *q, struct stream *s, unsigned size_max);
 
 /* Adds a segment; -errno when it has broken the queue. */
 int virtq_add(struct virtq *q, struct virtq_item *item, const struct virtq_desc *desc) MUST_CHECK;
+
+/* The same of all that an indirect descriptor's table holds (2.7.5.3, 2.8.7). */
+int virtq_add_indirect(struct virtq *q, struct virtq_item *item, const struct virtq_desc *desc) MUST_CHECK;
 
 /* Our own copy of what the guest may change any time. */
 void virtq_fetch(struct virtq_desc *desc, const uint8_t *at);

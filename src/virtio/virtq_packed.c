@@ -44,7 +44,7 @@ static bool packed_ready(struct virtq *q)
 }
 
 /* The table's length says how many there are; NEXT is reserved in it (2.8.7). */
-static int walk_indirect(struct virtq *q, struct virtq_item *item, const uint8_t *table, unsigned n)
+static int packed_walk_indirect(struct virtq *q, struct virtq_item *item, const uint8_t *table, unsigned n)
 {
     if (n > VIRTQ_SIZE_MAX) {
         virtq_break(q, "an indirect table is too long");
@@ -64,24 +64,6 @@ static int walk_indirect(struct virtq *q, struct virtq_item *item, const uint8_t
     return 0;
 }
 
-static int add_indirect(struct virtq *q, struct virtq_item *item, const struct virtq_desc *d)
-{
-    struct ram *ram = q->v->env->ram;
-
-    if (!q->indirect || (d->flags & VIRTQ_DESC_NEXT) || !d->len || d->len % VIRTQ_DESC_SIZE) {
-        virtq_break(q, "an indirect descriptor that makes no sense");
-        return -EINVAL;
-    }
-    uint8_t *table = ram_pin(ram, d->addr, d->len);
-    if (!table) {
-        virtq_break(q, "an indirect table is not in RAM");
-        return -EFAULT;
-    }
-    int r = walk_indirect(q, item, table, d->len / VIRTQ_DESC_SIZE);
-    ram_unpin(ram, table, d->len, false);
-    return r;
-}
-
 /* From the slot on; the buffer's id is in the chain's last descriptor (2.8.6). Those behind the first are available with it. */
 static int walk(struct virtq *q, struct virtq_item *item)
 {
@@ -90,7 +72,7 @@ static int walk(struct virtq *q, struct virtq_item *item)
     for (item->slots = 1; item->slots <= room; item->slots++) {
         struct virtq_desc d;
         fetch(&d, slot_at(q, at));
-        int r = d.flags & VIRTQ_DESC_INDIRECT ? add_indirect(q, item, &d) : virtq_add(q, item, &d);
+        int r = d.flags & VIRTQ_DESC_INDIRECT ? virtq_add_indirect(q, item, &d) : virtq_add(q, item, &d);
         if (r < 0)
             return r;
         item->id = d.next;
@@ -191,6 +173,7 @@ const struct virtq_layout virtq_packed = {
     .driver_align = 4,
     .device_align = 4,
     .next = packed_next,
+    .walk_indirect = packed_walk_indirect,
     .ready = packed_ready,
     .push = packed_push,
     .flush = packed_flush,

@@ -44,7 +44,7 @@ static bool split_ready(struct virtq *q)
 }
 
 /* A table outside the ring, of which `n` descriptors are there. Linked as the ring itself, from its first. */
-static int walk_indirect(struct virtq *q, struct virtq_item *item, const uint8_t *table, unsigned n)
+static int split_walk_indirect(struct virtq *q, struct virtq_item *item, const uint8_t *table, unsigned n)
 {
     unsigned at = 0, most = n < VIRTQ_SIZE_MAX ? n : VIRTQ_SIZE_MAX;
 
@@ -70,24 +70,6 @@ static int walk_indirect(struct virtq *q, struct virtq_item *item, const uint8_t
     return -ELOOP;
 }
 
-static int add_indirect(struct virtq *q, struct virtq_item *item, const struct virtq_desc *d)
-{
-    struct ram *ram = q->v->env->ram;
-
-    if (!q->indirect || (d->flags & VIRTQ_DESC_NEXT) || !d->len || d->len % VIRTQ_DESC_SIZE) {
-        virtq_break(q, "an indirect descriptor that makes no sense");
-        return -EINVAL;
-    }
-    uint8_t *table = ram_pin(ram, d->addr, d->len);
-    if (!table) {
-        virtq_break(q, "an indirect table is not in RAM");
-        return -EFAULT;
-    }
-    int r = walk_indirect(q, item, table, d->len / VIRTQ_DESC_SIZE);
-    ram_unpin(ram, table, d->len, false);
-    return r;
-}
-
 static int walk(struct virtq *q, struct virtq_item *item)
 {
     unsigned at = item->id;
@@ -95,7 +77,7 @@ static int walk(struct virtq *q, struct virtq_item *item)
     for (unsigned seen = 0; seen < q->size; seen++) {
         struct virtq_desc d;
         virtq_fetch(&d, q->desc + (size_t)VIRTQ_DESC_SIZE * at);
-        int r = d.flags & VIRTQ_DESC_INDIRECT ? add_indirect(q, item, &d) : virtq_add(q, item, &d);
+        int r = d.flags & VIRTQ_DESC_INDIRECT ? virtq_add_indirect(q, item, &d) : virtq_add(q, item, &d);
         if (r < 0)
             return r;
         if (!(d.flags & VIRTQ_DESC_NEXT))
@@ -184,6 +166,7 @@ const struct virtq_layout virtq_split = {
     .driver_align = 2,
     .device_align = 4,
     .next = split_next,
+    .walk_indirect = split_walk_indirect,
     .ready = split_ready,
     .push = split_push,
     .flush = split_flush,
