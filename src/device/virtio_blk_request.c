@@ -279,15 +279,25 @@ static uint8_t prepare(struct virtio_blk *blk, struct virtio_blk_request *req, u
     }
 }
 
+/* What moves, or is written as zeroes: all that is no mere change of what the image occupies. */
+static uint64_t bytes_of(const struct virtio_blk_request *req)
+{
+    uint64_t bytes = req->type == T_IN || req->type == T_OUT ? req->io.len : 0;
+
+    for (unsigned i = 0; req->type == T_WRITE_ZEROES && i < req->n_ranges; i++)
+        if (!(req->ranges[i].flags & RANGE_UNMAP))
+            bytes += (uint64_t)req->ranges[i].n_sectors * DISK_BLOCK_SIZE;
+    return bytes;
+}
+
 /* Whether the limits have the request wait; then they say when to ask again. */
 static bool throttles(struct virtio_blk *blk, const struct virtio_blk_request *req)
 {
-    uint64_t bytes = req->type == T_IN || req->type == T_OUT ? req->io.len : 0;
     int64_t when;
 
     if (!limiter_limits(&blk->limiter) || req->direction == VIRTIO_BLK_FLUSH)
         return false;
-    when = limiter_take(&blk->limiter, 1, bytes, loop_now());
+    when = limiter_take(&blk->limiter, 1, bytes_of(req), loop_now());
     if (!when)
         return false;
     blk->throttled = true;

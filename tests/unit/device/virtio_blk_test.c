@@ -630,6 +630,25 @@ static void test_limits(void **state)
     rig_close(r);
 }
 
+/* Zeroes that are written count as bytes; room that is given back does not. */
+static void test_limits_of_zeroes(void **state)
+{
+    struct rig *r = rig_open(state, ",bps=1M,bps-burst=64K");
+    struct virtio_blk_stats stats;
+
+    for (unsigned i = 0; i < 20; i++)
+        assert_int_equal(ask_range(r, T_WRITE_ZEROES, 0, 128, 1), S_OK);
+    virtio_blk_stats(r->d.dev, &stats);
+    assert_int_equal(stats.throttled, 0);
+    int64_t start = loop_now();
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(ask_range(r, T_WRITE_ZEROES, 0, 128, 0), S_OK);
+    assert_true((loop_now() - start) / NS_PER_MS >= 4 * 65536 * 1000 / (1 << 20) - 5);
+    virtio_blk_stats(r->d.dev, &stats);
+    assert_true(stats.throttled > 0);
+    rig_close(r);
+}
+
 /* While requests wait for their turn: pauses lose none, a reset forgets them. */
 static void test_limits_and_stops(void **state)
 {
@@ -720,7 +739,8 @@ int main(void)
         TEST(test_discard),     TEST(test_many_ranges),      TEST(test_read_only),        TEST(test_discard_off),
         TEST(test_write_cache), TEST(test_framing),          TEST(test_no_request),       TEST(test_queues),
         TEST(test_resize),      TEST(test_error_reported),   TEST(test_error_pauses),     TEST(test_held_and_gone),
-        TEST(test_limits),      TEST(test_limits_and_stops), TEST(test_ranges_and_stops), TEST(test_open_fails),
+        TEST(test_limits),      TEST(test_limits_of_zeroes), TEST(test_limits_and_stops), TEST(test_ranges_and_stops),
+        TEST(test_open_fails),
     };
     return cmocka_run_group_tests_name("virtio_blk", tests, NULL, NULL);
 }
