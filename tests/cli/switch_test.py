@@ -48,14 +48,15 @@ class Ring:
 
     def __init__(self, memory, start, size):
         self.memory, self.start, self.size = memory, start, size
+        self.words = memoryview(memory).cast("Q")  # read and written whole, where struct goes byte by byte
         self.position = self.first = 0
 
     def _u64(self, offset):
-        return struct.unpack_from("<Q", self.memory, self.start + offset)[0]
+        return self.words[(self.start + offset) // 8]
 
     def set(self, offset, value):
         """Writes one of the positions."""
-        struct.pack_into("<Q", self.memory, self.start + offset, value)
+        self.words[(self.start + offset) // 8] = value
 
     def put(self, header, data):
         """Puts a frame; False when there is no room."""
