@@ -47,8 +47,14 @@ def runs(pid):
 
 
 def children(pid):
-    """A process's children."""
-    return [int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()]
+    """The processes that are its, at this moment. A thread that has just ended has none."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            found += [int(word) for word in (task / "children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
 
 
 @unittest.skipUnless(any(p.exists() for p in VIRTIOFSD), "virtiofsd is not installed")
