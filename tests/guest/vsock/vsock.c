@@ -69,7 +69,7 @@ static void write_all(int fd, const uint8_t *data, size_t len)
 
 static int print_cid(void)
 {
-    unsigned cid;
+    unsigned cid = 0;
     int fd = open("/dev/vsock", O_RDONLY);
 
     if (fd < 0 || ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) < 0)
