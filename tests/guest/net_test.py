@@ -135,10 +135,14 @@ class Net(harness.Case):
         over = threading.Event()
 
         def knock():
-            """Until somebody is there: before that, connections are taken and end at once."""
-            while not answers and not over.is_set():
+            """Until somebody is there: before that, connections are taken and end at once. Datagrams until the guest is gone: those that
+            come before it has an address are lost."""
+            while not over.is_set():
                 with socket.socket(type=socket.SOCK_DGRAM) as s:
                     s.sendto(b"datagram\n", ("127.0.0.1", udp_port))
+                if answers:
+                    time.sleep(0.3)
+                    continue
                 try:
                     with socket.create_connection(("127.0.0.1", port), 10) as s:
                         s.sendall(b"hello")
