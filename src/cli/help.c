@@ -1,6 +1,7 @@
 #include "cli/help.h"
 
 #include "cli/ctl_options.h"
+#include "cli/disk_options.h"
 #include "cli/engines_options.h"
 #include "cli/run_options.h"
 #include "cli/switch_options.h"
@@ -14,6 +15,9 @@ const struct help_command help_commands[] = {
 #define COMMAND(name, summary) {#name, summary, &name##_option_table},
 #include "cli/commands.def"
 #undef COMMAND
+#define DISK_COMMAND(name, summary) {"disk " #name, summary, &disk_##name##_option_table},
+#include "cli/disk_commands.def"
+#undef DISK_COMMAND
 };
 const size_t help_n_commands = ARRAY_SIZE(help_commands);
 
@@ -67,7 +71,23 @@ void help_program(FILE *out)
           "       vireo --version\n\ncommands:\n",
           out);
     for (size_t i = 0; i < help_n_commands; i++)
-        print_entry(out, help_commands[i].name, help_commands[i].summary);
+        if (!strchr(help_commands[i].name, ' '))
+            print_entry(out, help_commands[i].name, help_commands[i].summary);
+}
+
+/* Whether the command belongs to the family, and what it is called there. */
+static const char *name_within(const struct help_command *c, const char *family)
+{
+    size_t len = strlen(family);
+    return strncmp(c->name, family, len) == 0 && c->name[len] == ' ' ? c->name + len + 1 : NULL;
+}
+
+void help_family(FILE *out, const char *name)
+{
+    fprintf(out, "usage: vireo %s COMMAND [OPTION...]\n       vireo %s COMMAND --help\n\ncommands:\n", name, name);
+    for (size_t i = 0; i < help_n_commands; i++)
+        if (name_within(&help_commands[i], name))
+            print_entry(out, name_within(&help_commands[i], name), help_commands[i].summary);
 }
 
 static void print_option(FILE *out, const struct option_spec *spec)
@@ -217,13 +237,16 @@ void help_completion(FILE *out)
           "        words='--help --version",
           out);
     for (size_t i = 0; i < help_n_commands; i++)
-        fprintf(out, " %s", help_commands[i].name);
+        if (!strchr(help_commands[i].name, ' '))
+            fprintf(out, " %s", help_commands[i].name);
     fputs("'\n        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n        return\n    fi\n"
-          "    case ${COMP_WORDS[1]} in\n",
+          "    local command=${COMP_WORDS[1]}\n"
+          "    [ \"$command\" = disk ] && [ \"$COMP_CWORD\" -gt 2 ] && command=\"disk ${COMP_WORDS[2]}\"\n"
+          "    case $command in\n",
           out);
     for (size_t i = 0; i < help_n_commands; i++) {
         const struct option_table *options = help_commands[i].options;
-        fprintf(out, "    %s)\n        case $prev in\n", help_commands[i].name);
+        fprintf(out, "    '%s')\n        case $prev in\n", help_commands[i].name);
         for (size_t j = 0; j < options->n; j++) {
             const struct option_spec *spec = &options->specs[j];
             if (spec->kind == OPTION_FILE || spec->kind == OPTION_OUTPUT)
@@ -245,6 +268,9 @@ void help_completion(FILE *out)
         for (size_t j = 0; j < options->n; j++)
             if (options->specs[j].kind != OPTION_WORDS)
                 fprintf(out, " --%s", options->specs[j].name);
+        for (size_t j = 0; j < help_n_commands; j++)
+            if (name_within(&help_commands[j], help_commands[i].name))
+                fprintf(out, " %s", name_within(&help_commands[j], help_commands[i].name));
         fputs("' ;;\n        esac\n        ;;\n", out);
     }
     fputs("    esac\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _vireo vireo\n", out);

@@ -18,6 +18,8 @@ extern const size_t help_n_commands;
 
 void help_program(FILE *out);
 void help_command(FILE *out, const char *name);
+/* Of a command that has commands of its own, such as "disk". */
+void help_family(FILE *out, const char *name);
 void help_man(FILE *out, const char *version);
 void help_completion(FILE *out);
 

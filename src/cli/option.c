@@ -80,6 +80,38 @@ static int parse_count(const struct option_spec *spec, const char *text, unsigne
     return 0;
 }
 
+static int parse_bytes(const struct option_spec *spec, const char *text, uint64_t *bytes, struct err *err)
+{
+    if (number_size(text, bytes))
+        return 0;
+    return err_set(err, -EINVAL,
+                   "--%s '%.100s': accepted is a size in bytes or with a suffix K, M, G or T, such as 10G", spec->name,
+                   text);
+}
+
+static int parse_number(const struct option_spec *spec, const char *text, uint64_t *value, struct err *err)
+{
+    const char *p = text;
+
+    if (number_take(&p, value) && !*p)
+        return 0;
+    return err_set(err, -EINVAL, "--%s '%.100s': accepted is a whole number", spec->name, text);
+}
+
+static int parse_choice(const struct option_spec *spec, const char *text, int *value, struct err *err)
+{
+    const char *list = spec->argument;
+    size_t len = strlen(text);
+
+    for (*value = 0; *list; ++*value) {
+        size_t n = strcspn(list, "|");
+        if (n == len && memcmp(text, list, n) == 0)
+            return 0;
+        list += n + (list[n] == '|');
+    }
+    return err_set(err, -EINVAL, "--%s '%.100s': accepted is %s", spec->name, text, spec->argument);
+}
+
 /* "90" or "0.5". */
 static int parse_seconds(const struct option_spec *spec, const char *text, int64_t *ns, struct err *err)
 {
@@ -186,6 +218,12 @@ static int parse_value(const struct option_spec *spec, const char *text, void *v
         return parse_code_size(spec, text, at, err);
     case OPTION_COUNT:
         return parse_count(spec, text, at, err);
+    case OPTION_BYTES:
+        return parse_bytes(spec, text, at, err);
+    case OPTION_NUMBER:
+        return parse_number(spec, text, at, err);
+    case OPTION_CHOICE:
+        return parse_choice(spec, text, at, err);
     case OPTION_SECONDS:
         return parse_seconds(spec, text, at, err);
     case OPTION_TRACE:

@@ -19,6 +19,9 @@ enum option_kind {
     OPTION_SIZE,      /* bytes of guest RAM */
     OPTION_CODE_SIZE, /* bytes of translated code */
     OPTION_COUNT,     /* of vCPUs */
+    OPTION_BYTES,     /* any size, of a disk or a part of one */
+    OPTION_NUMBER,    /* a whole number; 0 is one too */
+    OPTION_CHOICE,    /* one of the words in `argument`, "a|b|c"; kept as its index */
     OPTION_SECONDS,   /* given in seconds, kept in nanoseconds */
     OPTION_FLAG,      /* takes no value */
     OPTION_LOCKSTEP,
@@ -38,6 +41,9 @@ enum option_kind {
 #define OPTION_TYPE_SIZE      uint64_t
 #define OPTION_TYPE_CODE_SIZE uint64_t
 #define OPTION_TYPE_COUNT     unsigned
+#define OPTION_TYPE_BYTES     uint64_t
+#define OPTION_TYPE_NUMBER    uint64_t
+#define OPTION_TYPE_CHOICE    int
 #define OPTION_TYPE_SECONDS   int64_t
 #define OPTION_TYPE_FLAG      bool
 #define OPTION_TYPE_GDB       const char *

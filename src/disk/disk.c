@@ -10,10 +10,11 @@ struct format {
     const char *name;
     const char *endings;
     int (*open)(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err);
+    int (*create)(const struct disk_create_conf *conf, struct err *err);
 };
 
 static const struct format formats[] = {
-#define FORMAT(name, endings, help) {#name, endings, name##_open},
+#define FORMAT(name, endings, help) {#name, endings, name##_open, name##_create},
 #include "disk/formats.def"
 #undef FORMAT
 };
@@ -80,6 +81,18 @@ int disk_open(struct disk **disk, const struct disk_conf *conf, struct loop *loo
     return format->open(disk, conf, loop, err);
 }
 
+int disk_create(const struct disk_create_conf *conf, struct err *err)
+{
+    const struct format *format = find(&(struct disk_conf){.path = conf->path, .format = conf->format}, err);
+
+    if (!format)
+        return -EINVAL;
+    if (!conf->size || conf->size % DISK_BLOCK_SIZE || conf->size > INT64_MAX)
+        return err_set(err, -EINVAL, "disk '%.200s': size %" PRIu64 ": accepted are multiples of %d", conf->path,
+                       conf->size, DISK_BLOCK_SIZE);
+    return format->create(conf, err);
+}
+
 /* ---- requests ---- */
 
 void disk_complete(struct disk_request *req, int result)
@@ -137,7 +150,7 @@ static int check(const struct disk *disk, const struct disk_request *req)
 {
     if (req->op == DISK_FLUSH)
         return disk->read_only;
-    if (req->op != DISK_READ && disk->read_only)
+    if (req->op != DISK_READ && req->op != DISK_MAP && disk->read_only)
         return -EROFS;
     if ((req->offset | req->len) % DISK_BLOCK_SIZE || req->offset > disk->size || req->len > disk->size - req->offset)
         return -EINVAL;
@@ -157,6 +170,21 @@ void disk_submit(struct disk *disk, struct disk_request *req)
     if (req->op == DISK_ZERO && !disk->discard)
         req->unmap = false;
     disk->type->submit(disk, req);
+}
+
+static void call_done(struct disk_request *req, int result)
+{
+    (void)result;
+    loop_stop(req->opaque);
+}
+
+int disk_call(struct disk *disk, struct disk_request *req)
+{
+    req->done = call_done;
+    req->opaque = disk->loop;
+    disk_submit(disk, req);
+    loop_run(disk->loop);
+    return req->result;
 }
 
 int disk_resize(struct disk *disk, uint64_t size, struct err *err)

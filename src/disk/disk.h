@@ -26,16 +26,36 @@ enum disk_op {
     DISK_FLUSH,
     DISK_DISCARD, /* the range's content is no longer wanted: room is given back where it can be; reads as zeroes or as before */
     DISK_ZERO, /* the range reads as zeroes from now on; with `unmap`, room is given back where it can be */
+    DISK_MAP,  /* what the range is made of: fills `extents`, from the range's start on, until they or the range end */
+};
+
+enum disk_extent_kind {
+    DISK_EXTENT_DATA,
+    DISK_EXTENT_ZERO, /* reads as zeroes, and says so itself */
+    DISK_EXTENT_HOLE, /* nobody ever wrote it, in the chain either: reads as zeroes */
+};
+
+struct disk_extent {
+    enum disk_extent_kind kind;
+    uint64_t offset, len; /* bytes; extents of one kind may follow one another */
+    unsigned depth;       /* 0: of the image itself; n: of the n-th image down its backing chain */
+    bool has_host;        /* the bytes lie as they are in that image's file, from host_offset on */
+    bool compressed;
+    uint64_t host_offset;
 };
 
 struct disk;
 
 struct disk_request {
     enum disk_op op;
-    bool unmap;              /* DISK_ZERO */
+    bool unmap; /* DISK_ZERO */
+    bool
+        compress; /* WRITE: one whole cluster, nowhere written before, kept compressed; -ENOTSUP where a format cannot */
     uint64_t offset, len;    /* bytes */
     const struct iovec *iov; /* READ, WRITE: together len bytes; the submitter's until done */
     unsigned n_iov;
+    struct disk_extent *extents; /* MAP: the submitter's */
+    unsigned n_extents;          /* MAP: room for so many, one at least; when it is done, how many there are */
     void (*done)(struct disk_request *req, int result); /* 0 or -errno */
     void *opaque;                                       /* the submitter's */
 
@@ -44,13 +64,26 @@ struct disk_request {
     int result;                /* the disk's */
 };
 
-/* What a format or protocol fills in. */
+struct disk_info;
+struct disk_check;
+struct disk_snapshot_ops; /* disk_snapshot.h */
+struct disk_bitmap_ops;   /* disk_bitmap.h */
+
+/* What a format fills in. */
 struct disk_type {
     const char *name;
     void (*submit)(struct disk *disk, struct disk_request *req);      /* a checked request */
     int (*resize)(struct disk *disk, uint64_t size, struct err *err); /* with nothing under way; NULL: it cannot */
     void (*close)(struct disk *disk);                                 /* with nothing under way */
+    void (*info)(const struct disk *disk, struct disk_info *info);    /* disk_info.h; NULL: nothing to tell */
+    int (*check)(struct disk *disk, struct disk_check *check,
+                 struct err *err);             /* disk_check.h; NULL: cannot be wrong */
+    const struct disk_snapshot_ops *snapshots; /* NULL: it has none */
+    const struct disk_bitmap_ops *bitmaps;     /* NULL: it keeps none */
 };
+
+/* Which files an image may name as its backing file: disk_allow.h. */
+struct disk_allow;
 
 /* How an image is opened. */
 struct disk_conf {
@@ -61,6 +94,10 @@ struct disk_conf {
     bool discard; /* DISK_DISCARD and unmapping reach the file; otherwise they are accepted and do nothing */
     bool direct;  /* past the host's page cache (O_DIRECT) */
     bool threads; /* a thread pool even where io_uring is there */
+    bool
+        no_lock; /* only with read_only: looked at while somebody writes to it; what is read may be neither old nor new */
+    bool no_backing; /* the image alone: what it does not have reads as zeroes, and its backing file is not opened */
+    const struct disk_allow *allow; /* NULL: no backing file; must outlive the disk */
 };
 
 /* Allocated by the type, which embeds it. */
@@ -91,6 +128,12 @@ int disk_open(struct disk **disk, const struct disk_conf *conf, struct loop *loo
 void disk_close(struct disk *disk);
 
 void disk_submit(struct disk *disk, struct disk_request *req);
+
+/*
+ * Submits the request and serves the disk's loop until it is done: for whoever has the loop to itself, as commands have. Sets done and opaque. Returns
+ * the result.
+ */
+int disk_call(struct disk *disk, struct disk_request *req) MUST_CHECK;
 
 /* ---- for formats ---- */
 

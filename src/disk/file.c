@@ -183,7 +183,7 @@ void file_grew(struct file *file, uint64_t end)
 
 void file_submit(struct file *file, struct disk_request *req)
 {
-    bool work = req->op == DISK_DISCARD || req->op == DISK_ZERO;
+    bool work = req->op == DISK_DISCARD || req->op == DISK_ZERO || req->op == DISK_MAP;
 
     if (work || !file->ring)
         file_pool_submit(file->pool, req, 0);

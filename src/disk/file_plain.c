@@ -177,6 +177,8 @@ int file_plain_do(struct file *file, const struct disk_request *req, uint64_t fr
         return req->len ? discard(file, req->offset, req->len) : 0;
     case DISK_ZERO:
         return req->len ? zero(file, req) : 0;
+    case DISK_MAP:
+        return -ENOTSUP;
     }
     return -EINVAL;
 }

@@ -1,14 +1,16 @@
 /*
  * What the image formats are to disk.c: NAME_open() for each line of formats.def, as disk_open() says. It allocates the format's state, in which a
- * struct disk is embedded, and calls disk_init().
+ * struct disk is embedded, and calls disk_init(). NAME_create() makes a new image, as disk_create() says.
  */
 #ifndef DISK_FORMAT_H
 #define DISK_FORMAT_H
 
 #include "disk/disk.h"
+#include "disk/disk_create.h"
 
-#define FORMAT(name, endings, help) \
-    int name##_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err) MUST_CHECK;
+#define FORMAT(name, endings, help)                                                                                   \
+    int name##_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err) MUST_CHECK; \
+    int name##_create(const struct disk_create_conf *conf, struct err *err) MUST_CHECK;
 #include "disk/formats.def"
 #undef FORMAT
 

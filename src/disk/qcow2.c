@@ -268,6 +268,9 @@ static void start(struct qcow2_req *r)
         }
         r->pos = r->end;
         break;
+    case DISK_MAP:
+        r->result = -ENOTSUP;
+        break;
     }
     run_steps(r);
 }

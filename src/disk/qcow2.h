@@ -10,14 +10,4 @@
 
 #include "disk/disk.h"
 
-struct qcow2_create_conf {
-    uint64_t size;          /* bytes, whole blocks */
-    unsigned version;       /* 2 or 3; 0: 3 */
-    uint32_t cluster_size;  /* 512 to 2 MiB, a power of two; 0: 64 KiB */
-    unsigned refcount_bits; /* 1 to 64, a power of two; 0: 16, the only one of version 2 */
-};
-
-/* Makes an empty image in a new file: -EEXIST where there is one. What was made of it is removed after an error. Blocks. */
-int qcow2_create(const char *path, const struct qcow2_create_conf *conf, struct err *err) MUST_CHECK;
-
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "disk/format.h"
 #include "disk/qcow2_impl.h"
 
 typedef unsigned long long ull;
@@ -15,7 +16,7 @@ struct shape {
     uint64_t l1_entries, l1_clusters, table_clusters, n_blocks, end;
 };
 
-static int check(const struct qcow2_create_conf *conf, const char *path, struct err *err)
+static int check(const struct disk_create_conf *conf, const char *path, struct err *err)
 {
     if (!conf->size || conf->size % DISK_BLOCK_SIZE || conf->size >= QCOW2_MAX_OFFSET)
         return err_set(err, -EINVAL, "disk '%.200s': size %llu; accepted are multiples of %u below 2^56", path,
@@ -34,7 +35,7 @@ static int check(const struct qcow2_create_conf *conf, const char *path, struct 
     return 0;
 }
 
-static int lay_out(struct shape *s, const struct qcow2_create_conf *conf, const char *path, struct err *err)
+static int lay_out(struct shape *s, const struct disk_create_conf *conf, const char *path, struct err *err)
 {
     struct qcow2 *q = &s->q;
 
@@ -125,9 +126,10 @@ static int write_image(int fd, const struct shape *s, uint64_t size)
     return r;
 }
 
-int qcow2_create(const char *path, const struct qcow2_create_conf *given, struct err *err)
+int qcow2_create(const struct disk_create_conf *given, struct err *err)
 {
-    struct qcow2_create_conf conf = *given;
+    const char *path = given->path;
+    struct disk_create_conf conf = *given;
     struct shape *s = calloc(1, sizeof(*s));
 
     if (!s)

@@ -3,8 +3,10 @@
  * that block.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "disk/file.h"
@@ -75,5 +77,20 @@ close_file:
     file_close(raw->file);
 free_raw:
     free(raw);
+    return r;
+}
+
+int raw_create(const struct disk_create_conf *conf, struct err *err)
+{
+    int fd = open(conf->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666), r;
+
+    if (fd < 0)
+        return err_set(err, -errno, "disk '%.200s': cannot be made: %s", conf->path, strerror(errno));
+    r = ftruncate(fd, (off_t)conf->size) < 0 ? -errno : 0;
+    if (r)
+        err_set(err, r, "disk '%.200s': cannot be made: %s", conf->path, strerror(-r));
+    close(fd);
+    if (r)
+        unlink(conf->path);
     return r;
 }

@@ -240,6 +240,8 @@ static int perform(struct fake *f, const struct pending *p, size_t *synced)
         *synced = p->n_changes;
         sync_until(f, p->n_changes);
         return 0;
+    case DISK_MAP:
+        return -ENOTSUP;
     case DISK_DISCARD:
         if (req->offset < f->size) {
             uint64_t len = req->len < f->size - req->offset ? req->len : f->size - req->offset;

@@ -13,6 +13,7 @@
 
 #include "../unit.h"
 #include "base/log.h"
+#include "disk/format.h"
 #include "disk/qcow2_impl.h"
 #include "qcow2_world.h"
 
@@ -57,16 +58,18 @@ static int run(const char *fmt, ...)
     return system(command);
 }
 
-static struct fake *new_image(const struct qcow2_create_conf *conf, uint64_t seed)
+static struct fake *new_image(const struct disk_create_conf *conf, uint64_t seed)
 {
     static struct fake *made;
-    static const struct qcow2_create_conf *made_as;
+    static const struct disk_create_conf *made_as;
     struct err err = {""};
 
     if (made_as == conf)
         return fake_new(made->data, made->size, seed);
     unlink(image_path);
-    if (qcow2_create(image_path, conf, &err))
+    struct disk_create_conf at_path = *conf;
+    at_path.path = image_path;
+    if (qcow2_create(&at_path, &err))
         fail_msg("%s", err.msg);
     if (made)
         fake_free(made);
@@ -100,7 +103,7 @@ static void check_with_qemu(struct world *w)
         fail_msg("qemu-img compare found a difference");
 }
 
-static const struct qcow2_create_conf shapes[] = {
+static const struct disk_create_conf shapes[] = {
     {.size = 3 * MIB, .cluster_size = 512, .refcount_bits = 64},
     {.size = 3 * MIB, .cluster_size = 512, .refcount_bits = 16},
     {.size = 2 * MIB, .cluster_size = 1024, .refcount_bits = 1},
@@ -160,7 +163,7 @@ static void test_cuts(void **state)
     unsigned n = cuts();
 
     for (unsigned i = 0; i < n; i++) {
-        const struct qcow2_create_conf *shape = &shapes[i * ARRAY_SIZE(shapes) / n];
+        const struct disk_create_conf *shape = &shapes[i * ARRAY_SIZE(shapes) / n];
         uint64_t seed = i * 77 + 1;
         struct world w;
         struct fake *fake = new_image(shape, seed);
@@ -201,7 +204,7 @@ static void test_errors(void **state)
     unsigned errors = 0;
 
     for (unsigned i = 0; i < 60; i++) {
-        const struct qcow2_create_conf *shape = &shapes[i % ARRAY_SIZE(shapes)];
+        const struct disk_create_conf *shape = &shapes[i % ARRAY_SIZE(shapes)];
         struct world w;
         struct fake *fake = new_image(shape, i);
         world_init(&w, fake, shape->size, i);
@@ -234,7 +237,7 @@ static void test_errors(void **state)
 /* Everything that happens on the way fails once, alone; then the host is well again. */
 static void test_each_step_fails(void **state)
 {
-    static const struct qcow2_create_conf shape = {.size = 3 * MIB, .cluster_size = 512, .refcount_bits = 64};
+    static const struct disk_create_conf shape = {.size = 3 * MIB, .cluster_size = 512, .refcount_bits = 64};
     unsigned n = getenv("VIREO_TEST_CUTS") ? 2000 : 300;
 
     for (unsigned i = 0; i < n; i++) {
@@ -260,7 +263,7 @@ static void test_each_step_fails(void **state)
 /* The host's disk is full for a while: what fails has no effect but that, and goes on when there is room. */
 static void test_full_host(void **state)
 {
-    static const struct qcow2_create_conf shape = {.size = 3 * MIB, .cluster_size = 4096};
+    static const struct disk_create_conf shape = {.size = 3 * MIB, .cluster_size = 4096};
     uint8_t buf[4096];
 
     for (unsigned i = 0; i < 30; i++) {
@@ -436,7 +439,7 @@ static void test_resize(void **state)
 /* Each thing on the way to more room fails once: the disk has either size, and works. */
 static void test_resize_fails(void **state)
 {
-    static const struct qcow2_create_conf shape = {.size = 1 * MIB, .cluster_size = 512};
+    static const struct disk_create_conf shape = {.size = 1 * MIB, .cluster_size = 512};
 
     for (unsigned i = 1; i < 60; i++) {
         struct world w;
@@ -533,7 +536,7 @@ static int open_bad(struct fake *fake, bool read_only, struct err *err)
 
 static void test_bad(void **state)
 {
-    static const struct qcow2_create_conf shape = {.size = 1 * GIB};
+    static const struct disk_create_conf shape = {.size = 1 * GIB};
     struct err err;
 
     for (size_t i = 0; i < ARRAY_SIZE(bads); i++) {
@@ -552,7 +555,7 @@ static void test_bad(void **state)
 /* Cut off anywhere: what is missing is seen at open, and nothing was there yet but metadata. */
 static void test_truncated(void **state)
 {
-    static const struct qcow2_create_conf shape = {.size = 1 * GIB, .cluster_size = 4096};
+    static const struct disk_create_conf shape = {.size = 1 * GIB, .cluster_size = 4096};
     struct err err;
 
     struct fake *whole = new_image(&shape, 1);
@@ -567,7 +570,7 @@ static void test_truncated(void **state)
 /* L2 entries that point to metadata, beyond the end, or between clusters: an I/O error, and the image stays as it is. */
 static void test_bad_l2(void **state)
 {
-    static const struct qcow2_create_conf shape = {.size = 2 * MIB, .cluster_size = 4096};
+    static const struct disk_create_conf shape = {.size = 2 * MIB, .cluster_size = 4096};
     static const uint64_t entries[] = {
         QCOW2_COPIED | 0x1000, QCOW2_COPIED | 0x2000,     QCOW2_COPIED | 0x3000,     QCOW2_COPIED | 0x4000,
         QCOW2_COPIED | 0x5200, QCOW2_COPIED | 0x40000000, QCOW2_COMPRESSED | 0x1000, QCOW2_COMPRESSED | 0x40000000};

@@ -1,0 +1,17 @@
+#include "cli/disk_options.h"
+
+#define OPTION(field, kind, name, argument, fallback, help) \
+    {name, OPTION_##kind, argument, fallback, help, offsetof(struct OF, field)},
+#define TABLE(name) const struct option_table disk_##name##_option_table = {name##_specs, ARRAY_SIZE(name##_specs)}
+
+#define OF disk_info_options
+static const struct option_spec info_specs[] = {
+#include "cli/disk_info_options.def"
+};
+TABLE(info);
+#undef OF
+
+static const struct option_spec disk_specs[] = {
+    {"words", OPTION_WORDS, "COMMAND ...", NULL, "what to do, and the image to do it to", 0},
+};
+const struct option_table disk_option_table = {disk_specs, ARRAY_SIZE(disk_specs)};

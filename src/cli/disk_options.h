@@ -1,0 +1,22 @@
+/* The options of the commands of `vireo disk` as structs, each from its disk_NAME_options.def. */
+#ifndef CLI_DISK_OPTIONS_H
+#define CLI_DISK_OPTIONS_H
+
+#include "cli/option.h"
+
+#define OPTION(field, kind, name, argument, fallback, help) OPTION_TYPE_##kind field;
+
+struct disk_info_options {
+#include "cli/disk_info_options.def"
+};
+
+#undef OPTION
+
+#define DISK_COMMAND(name, summary) extern const struct option_table disk_##name##_option_table;
+#include "cli/disk_commands.def"
+#undef DISK_COMMAND
+
+/* Of `vireo disk` itself: none. */
+extern const struct option_table disk_option_table;
+
+#endif
