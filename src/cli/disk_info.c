@@ -1,9 +1,9 @@
 /* `vireo disk info`: what an image is, also while somebody writes to it. */
 #include <errno.h>
 
-#include "disk/disk_info.h"
 #include "cli/disk.h"
 #include "cli/disk_options.h"
+#include "disk/disk_info.h"
 
 static int show(const struct disk *disk, bool json)
 {

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "disk/file_protocol.h"
 #include "disk/format.h"
 
 struct format {
@@ -21,7 +22,7 @@ static const struct format formats[] = {
 
 static bool ends_with(const char *path, const char *ending, size_t len)
 {
-    size_t n = strlen(path);
+    size_t n = file_protocol_length(path);
     return n > len && memcmp(path + n - len, ending, len) == 0;
 }
 
@@ -51,6 +52,8 @@ static const struct format *find(const struct disk_conf *conf, struct err *err)
 {
     char list[160];
 
+    if (file_protocol_check(conf->path, err) < 0)
+        return NULL;
     for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
         if (conf->format ? strcmp(conf->format, formats[i].name) == 0 : ends_with_any(conf->path, formats[i].endings))
             return &formats[i];
@@ -87,6 +90,9 @@ int disk_create(const struct disk_create_conf *conf, struct err *err)
 
     if (!format)
         return -EINVAL;
+    if (file_protocol_is(conf->path))
+        return err_set(err, -ENOTSUP, "disk '%.200s': what a server has is made there; accepted are files of the host",
+                       conf->path);
     if (!conf->size || conf->size % DISK_BLOCK_SIZE || conf->size > INT64_MAX)
         return err_set(err, -EINVAL, "disk '%.200s': size %" PRIu64 ": accepted are multiples of %d", conf->path,
                        conf->size, DISK_BLOCK_SIZE);
@@ -132,7 +138,7 @@ void disk_init(struct disk *disk, const struct disk_type *type, const struct dis
     disk->loop = loop;
     disk->read_only = conf->read_only;
     disk->discard = conf->discard;
-    snprintf(disk->path, sizeof(disk->path), "%s", conf->path);
+    file_protocol_show(conf->path, disk->path, sizeof(disk->path));
     disk->easy_tail = &disk->easy;
     loop_event_init(&disk->easy_event, loop, complete_easy, disk);
 }

@@ -13,7 +13,7 @@
 
 #define PART_IOVS 64
 
-int file_plain_fd(const struct file *file, const struct disk_request *req)
+int file_plain_fd(const struct file_host *file, const struct disk_request *req)
 {
     uint64_t bits = req->offset | req->len;
 
@@ -38,11 +38,11 @@ static int slice(const struct disk_request *req, uint64_t from, struct iovec par
     return n;
 }
 
-bool file_plain_pad(struct file *file, const struct disk_request *req, uint64_t got)
+bool file_plain_pad(struct file_host *file, const struct disk_request *req, uint64_t got)
 {
     struct iovec part[PART_IOVS];
 
-    if (req->offset + got < file->size)
+    if (req->offset + got < file->base.size)
         return false;
     while (got < req->len) {
         int n = slice(req, got, part);
@@ -54,7 +54,7 @@ bool file_plain_pad(struct file *file, const struct disk_request *req, uint64_t 
     return true;
 }
 
-static int move(struct file *file, const struct disk_request *req, uint64_t from)
+static int move(struct file_host *file, const struct disk_request *req, uint64_t from)
 {
     /* What is left of a direct transfer need not be aligned. */
     int fd = from ? file->buffered_fd : file_plain_fd(file, req);
@@ -75,11 +75,11 @@ static int move(struct file *file, const struct disk_request *req, uint64_t from
         fd = from % DISK_BLOCK_SIZE ? file->buffered_fd : fd;
     }
     if (req->op == DISK_WRITE)
-        file_grew(file, req->offset + req->len);
+        file_grew(&file->base, req->offset + req->len);
     return 0;
 }
 
-static int sync_data(const struct file *file)
+static int sync_data(const struct file_host *file)
 {
     while (fdatasync(file->buffered_fd) < 0)
         if (errno != EINTR)
@@ -87,7 +87,7 @@ static int sync_data(const struct file *file)
     return 0;
 }
 
-static int write_zeroes(struct file *file, uint64_t offset, uint64_t len)
+static int write_zeroes(struct file_host *file, uint64_t offset, uint64_t len)
 {
     static const char zeroes[64 * KIB];
 
@@ -100,7 +100,7 @@ static int write_zeroes(struct file *file, uint64_t offset, uint64_t len)
             return written < 0 ? -errno : -EIO;
         offset += (uint64_t)written;
         len -= (uint64_t)written;
-        file_grew(file, offset);
+        file_grew(&file->base, offset);
     }
     return 0;
 }
@@ -111,7 +111,7 @@ static bool cannot(int r)
     return r == -EOPNOTSUPP || r == -ENOSYS || r == -ENODEV || r == -EINVAL || r == -ENOTTY;
 }
 
-static int allocate(const struct file *file, int mode, uint64_t offset, uint64_t len)
+static int allocate(const struct file_host *file, int mode, uint64_t offset, uint64_t len)
 {
     while (fallocate(file->buffered_fd, mode, (off_t)offset, (off_t)len) < 0)
         if (errno != EINTR)
@@ -119,7 +119,7 @@ static int allocate(const struct file *file, int mode, uint64_t offset, uint64_t
     return 0;
 }
 
-static int on_device(const struct file *file, unsigned long command, uint64_t offset, uint64_t len)
+static int on_device(const struct file_host *file, unsigned long command, uint64_t offset, uint64_t len)
 {
     uint64_t range[2] = {offset, len};
 
@@ -130,7 +130,7 @@ static int on_device(const struct file *file, unsigned long command, uint64_t of
 }
 
 /* Gives the range's room back, and it reads as zeroes; -EOPNOTSUPP where that is not to be had. */
-static int punch(struct file *file, uint64_t offset, uint64_t len)
+static int punch(struct file_host *file, uint64_t offset, uint64_t len)
 {
     if (file->no_punch)
         return -EOPNOTSUPP;
@@ -141,13 +141,13 @@ static int punch(struct file *file, uint64_t offset, uint64_t len)
     return -EOPNOTSUPP;
 }
 
-static int discard(struct file *file, uint64_t offset, uint64_t len)
+static int discard(struct file_host *file, uint64_t offset, uint64_t len)
 {
     int r = file->block_device ? on_device(file, BLKDISCARD, offset, len) : punch(file, offset, len);
     return cannot(r) ? 0 : r;
 }
 
-static int zero(struct file *file, const struct disk_request *req)
+static int zero(struct file_host *file, const struct disk_request *req)
 {
     int r = req->unmap ? punch(file, req->offset, req->len) : -EOPNOTSUPP;
 
@@ -158,14 +158,14 @@ static int zero(struct file *file, const struct disk_request *req)
     else if (!file->no_zero_range)
         r = allocate(file, FALLOC_FL_ZERO_RANGE, req->offset, req->len);
     if (r == 0)
-        file_grew(file, req->offset + req->len);
+        file_grew(&file->base, req->offset + req->len);
     if (!cannot(r))
         return r;
     file->no_zero_range = r != -EINVAL;
     return write_zeroes(file, req->offset, req->len);
 }
 
-int file_plain_do(struct file *file, const struct disk_request *req, uint64_t from)
+int file_plain_do(struct file_host *file, const struct disk_request *req, uint64_t from)
 {
     switch (req->op) {
     case DISK_READ:

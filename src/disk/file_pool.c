@@ -14,7 +14,7 @@
 #define MAX_THREADS 8
 
 struct file_pool {
-    struct file *file;
+    struct file_host *file;
     struct loop_event event; /* something is done */
 
     pthread_mutex_t lock;       /* guards what follows */
@@ -126,7 +126,7 @@ bool file_pool_wait(struct file_pool *pool)
     return any;
 }
 
-int file_pool_open(struct file_pool **out, struct file *file, struct err *err)
+int file_pool_open(struct file_pool **out, struct file_host *file, struct err *err)
 {
     struct file_pool *pool = calloc(1, sizeof(*pool));
 
@@ -138,7 +138,7 @@ int file_pool_open(struct file_pool **out, struct file *file, struct err *err)
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->more, NULL);
     pthread_cond_init(&pool->fewer, NULL);
-    loop_event_init(&pool->event, file->loop, complete_done, pool);
+    loop_event_init(&pool->event, file->base.loop, complete_done, pool);
     *out = pool;
     return 0;
 }

@@ -23,7 +23,7 @@
 #define PATIENCE     (500 * NS_PER_MS) /* until the next try */
 
 struct file_ring {
-    struct file *file;
+    struct file_host *file;
     struct io_uring ring;
     struct loop_fd source;
     struct loop_event submit; /* at the end of the callback at hand */
@@ -34,7 +34,7 @@ struct file_ring {
 
 static void on_complete(struct file_ring *ring, struct disk_request *req, int res)
 {
-    struct file *file = ring->file;
+    struct file_host *file = ring->file;
     bool moves = req->op != DISK_FLUSH;
 
     ring->in_kernel--;
@@ -45,7 +45,7 @@ static void on_complete(struct file_ring *ring, struct disk_request *req, int re
         }
     }
     if (req->op == DISK_WRITE && res >= 0)
-        file_grew(file, req->offset + req->len);
+        file_grew(&file->base, req->offset + req->len);
     disk_complete(req, res < 0 ? res : 0);
 }
 
@@ -67,7 +67,7 @@ static bool reap(struct file_ring *ring)
 
 static void prepare(struct file_ring *ring, struct io_uring_sqe *sqe, struct disk_request *req)
 {
-    struct file *file = ring->file;
+    struct file_host *file = ring->file;
     int fd = file_plain_fd(file, req);
 
     switch (req->op) {
@@ -96,7 +96,7 @@ static struct disk_request *take_waiting(struct file_ring *ring)
 
 static bool is_copy(const struct file_ring *ring, const struct disk_request *req)
 {
-    const struct file *file = ring->file;
+    const struct file_host *file = ring->file;
 
     return req->op == DISK_WRITE && file_plain_fd(file, req) == file->buffered_fd;
 }
@@ -178,7 +178,7 @@ static int init(struct io_uring *ring)
     return r == -EINVAL ? io_uring_queue_init(ENTRIES, ring, IORING_SETUP_CLAMP) : r;
 }
 
-int file_ring_open(struct file_ring **out, struct file *file)
+int file_ring_open(struct file_ring **out, struct file_host *file)
 {
     struct file_ring *ring = calloc(1, sizeof(*ring));
     int r;
@@ -196,10 +196,10 @@ int file_ring_open(struct file_ring **out, struct file *file)
         goto exit_ring;
     }
     ring->source = (struct loop_fd){.fd = ring->ring.ring_fd, .fn = on_readable, .opaque = ring};
-    r = loop_fd_add(file->loop, &ring->source, EPOLLIN);
+    r = loop_fd_add(file->base.loop, &ring->source, EPOLLIN);
     if (r < 0)
         goto exit_ring;
-    loop_event_init(&ring->submit, file->loop, submit_gathered, ring);
+    loop_event_init(&ring->submit, file->base.loop, submit_gathered, ring);
     *out = ring;
     return 0;
 
@@ -215,7 +215,7 @@ void file_ring_close(struct file_ring *ring)
     if (!ring)
         return;
     loop_event_fini(&ring->submit);
-    loop_fd_remove(ring->file->loop, &ring->source);
+    loop_fd_remove(ring->file->base.loop, &ring->source);
     io_uring_queue_exit(&ring->ring);
     free(ring);
 }
