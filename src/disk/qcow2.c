@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/workers.h"
 #include "disk/format.h"
 #include "disk/qcow2_impl.h"
 
@@ -199,6 +200,7 @@ void qcow2_put(struct qcow2_req *r, int result)
         r->result = result;
     if (--r->pending)
         return;
+    qcow2_pack_drop(r);
     unlink_req(q, r);
     finish(q, r->req, r->result);
     free(r);
@@ -248,7 +250,7 @@ static void start(struct qcow2_req *r)
         r->step = qcow2_read_step;
         break;
     case DISK_WRITE:
-        r->step = qcow2_write_step;
+        r->step = r->req->compress ? qcow2_pack_step : qcow2_write_step;
         break;
     case DISK_ZERO:
         r->step = qcow2_zero_step;
@@ -328,7 +330,8 @@ static void serve(struct qcow2 *q)
 
     q->running = false;
     qcow2_run(q);
-    file_wait(q->file);
+    if (!q->packers || !workers_wait(q->packers))
+        file_wait(q->file);
     qcow2_run(q);
     q->running = running;
 }
@@ -370,6 +373,7 @@ static void release(struct qcow2 *q)
     free(q->snapshots);
     free(q->zeroes);
     free(q->unpacked);
+    workers_close(q->packers);
     file_close(q->file);
     free(q);
 }

@@ -76,6 +76,7 @@ static void leave_meta(struct qcow2 *q, uint64_t cluster)
 static void freed(struct qcow2 *q, uint64_t cluster)
 {
     leave_meta(q, cluster);
+    qcow2_pack_avoid(q, cluster, 1);
     q->unpacked_entry = 0;
     q->block_full[cluster >> q->block_bits] = 0;
     if (cluster < q->hint)
@@ -108,6 +109,7 @@ static void punch(struct qcow2 *q, uint64_t first, uint64_t n)
 {
     struct qcow2_reaper *reaper = &q->reaper;
 
+    qcow2_pack_avoid(q, first, n);
     reaper->punched = n;
     reaper->busy = true;
     reaper->io = (struct disk_request){

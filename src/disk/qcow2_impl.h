@@ -10,7 +10,7 @@
  *   qcow2_refcount.c  refcounts and the allocator; qcow2_grow.c: new refcount blocks and bigger refcount tables
  *   qcow2_free.c      clusters on their way back
  *   qcow2_commit.c    metadata on its way to the file, in order
- *   qcow2_read.c, qcow2_write.c, qcow2_unmap.c (discard and write-zeroes), qcow2_unpack.c (compressed clusters)
+ *   qcow2_read.c, qcow2_write.c, qcow2_unmap.c (discard and write-zeroes), qcow2_unpack.c, qcow2_pack.c (compressed clusters)
  *
  * All of it runs on the loop's thread. Steps that need metadata ask the cache; what is not there yet makes them return -EAGAIN, with their waiter
  * parked, and they start anew when it is woken. So every change of metadata is one uninterrupted piece of code, in memory.
@@ -251,6 +251,8 @@ struct qcow2 {
     uint8_t *unpacked;
     uint64_t unpacked_entry; /* what `unpacked` holds, or 0 */
     bool unpack_failed;      /* it was said */
+    struct workers *packers; /* from the first compressed write on */
+    uint64_t pack_at;        /* bytes, whole sectors: where the next compressed cluster begins; 0: in a new cluster */
 
     struct qcow2_req *oldest, *youngest;
     uint64_t seq;
@@ -300,6 +302,7 @@ struct qcow2_req {
     unsigned pending; /* file requests and allocations under way, and one for the steps themselves */
     int result;
     int (*step)(struct qcow2_req *r); /* does a part, moves pos; 0, -EAGAIN or an error */
+    struct qcow2_pack *pack;          /* of a compressed write, while it is made */
 };
 
 /* A request to the file on behalf of one to the disk. */
@@ -328,9 +331,13 @@ void qcow2_iov_copy(const struct iovec *iov, unsigned n, const uint8_t *from);
 int qcow2_transfer(struct qcow2_req *r, enum disk_op op, uint64_t host, uint64_t len) MUST_CHECK;
 /* Parks w until the requests under way that allocate clusters of the range are done; -EAGAIN, or 0 where there is none. */
 int qcow2_alloc_conflict(struct qcow2 *q, uint64_t first, uint64_t n, struct qcow2_waiter *w) MUST_CHECK;
+/* One cluster that is nobody's is about to be allocated, in a way of the caller's. */
+int qcow2_alloc_claim(struct qcow2 *q, uint64_t guest, struct qcow2_alloc **claim) MUST_CHECK;
+void qcow2_alloc_unclaim(struct qcow2 *q, struct qcow2_alloc *claim);
 
 int qcow2_read_step(struct qcow2_req *r) MUST_CHECK;
 int qcow2_write_step(struct qcow2_req *r) MUST_CHECK;
+int qcow2_pack_step(struct qcow2_req *r) MUST_CHECK;
 int qcow2_discard_step(struct qcow2_req *r) MUST_CHECK;
 int qcow2_zero_step(struct qcow2_req *r) MUST_CHECK;
 
@@ -385,6 +392,10 @@ int qcow2_grow_file(struct qcow2 *q, uint64_t end) MUST_CHECK;
 /* Reads and inflates the cluster; done() may come before the call returns, and gets the bytes for as long as it runs. */
 int qcow2_unpack(struct qcow2 *q, const struct qcow2_mapping *m,
                  void (*done)(void *opaque, const uint8_t *cluster, int result), void *opaque) MUST_CHECK;
+/* The request is over: what its step had begun is gone. */
+void qcow2_pack_drop(struct qcow2_req *r);
+/* These clusters get no more compressed ones. */
+void qcow2_pack_avoid(struct qcow2 *q, uint64_t first, uint64_t n);
 
 /* ---- opening ---- */
 

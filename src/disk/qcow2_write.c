@@ -46,6 +46,34 @@ int qcow2_alloc_conflict(struct qcow2 *q, uint64_t first, uint64_t n, struct qco
     return 0;
 }
 
+int qcow2_alloc_claim(struct qcow2 *q, uint64_t guest, struct qcow2_alloc **claim)
+{
+    *claim = calloc(1, sizeof(**claim));
+    if (!*claim)
+        return -ENOMEM;
+    (*claim)->guest = guest;
+    (*claim)->n = 1;
+    (*claim)->next = q->allocs;
+    q->allocs = *claim;
+    return 0;
+}
+
+static void unlink_alloc(struct qcow2 *q, struct qcow2_alloc *a)
+{
+    struct qcow2_alloc **link = &q->allocs;
+
+    while (*link != a)
+        link = &(*link)->next;
+    *link = a->next;
+}
+
+void qcow2_alloc_unclaim(struct qcow2 *q, struct qcow2_alloc *claim)
+{
+    unlink_alloc(q, claim);
+    qcow2_wake(q, &claim->waiters, 0);
+    free(claim);
+}
+
 /* ---- the end ---- */
 
 static int link_clusters(struct qcow2_alloc *a)
@@ -69,11 +97,8 @@ static void end_alloc(struct qcow2_alloc *a, int result)
 {
     struct qcow2_req *r = a->r;
     struct qcow2 *q = r->q;
-    struct qcow2_alloc **link = &q->allocs;
 
-    while (*link != a)
-        link = &(*link)->next;
-    *link = a->next;
+    unlink_alloc(q, a);
     if (result == 0)
         result = link_clusters(a);
     a->page->pins--;

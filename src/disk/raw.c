@@ -20,7 +20,11 @@ struct raw {
 static void submit(struct disk *disk, struct disk_request *req)
 {
     struct raw *raw = CONTAINER_OF(disk, struct raw, disk);
-    file_submit(raw->file, req);
+
+    if (req->compress)
+        disk_complete_later(disk, req, -ENOTSUP);
+    else
+        file_submit(raw->file, req);
 }
 
 static int resize(struct disk *disk, uint64_t size, struct err *err)

@@ -164,6 +164,21 @@ static bool pick(struct world *w, struct op *op)
     return op->n > 0;
 }
 
+/* A write of the whole cluster about op->first, compressed, where nothing else is under way. */
+static void pack(struct op *op)
+{
+    struct world *w = op->w;
+    uint64_t per = ((struct qcow2 *)w->disk)->cluster_size / BLOCK, first = align_down(op->first, per), n = 0;
+
+    while (n < per && first + n < w->n_blocks && !w->blocks[first + n].busy)
+        n++;
+    if (n < per && first + n < w->n_blocks)
+        return;
+    op->first = first;
+    op->n = n;
+    op->req.compress = true;
+}
+
 static void take_snapshot(struct op *op)
 {
     struct world *w = op->w;
@@ -234,6 +249,8 @@ static void begin(struct world *w)
             i--;
             continue;
         }
+        if (w->pack && op->req.op == DISK_WRITE && fake_random(&w->seed) % 2)
+            pack(op);
         op->active = true;
         w->n_active++;
         if (op->req.op == DISK_FLUSH)

@@ -41,6 +41,7 @@ struct world {
     uint64_t left; /* to be begun */
     bool done;
     unsigned max_pages; /* of the cache; 0: as it is */
+    bool pack;          /* some writes are of whole clusters, compressed; by threads, so that no two runs are alike */
 };
 
 /* Blocks of zeroes. */
