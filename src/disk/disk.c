@@ -132,6 +132,14 @@ static void complete_easy(void *opaque)
     }
 }
 
+void disk_wait(struct disk *disk)
+{
+    if (disk->easy)
+        complete_easy(disk);
+    else
+        disk->type->wait(disk);
+}
+
 void disk_init(struct disk *disk, const struct disk_type *type, const struct disk_conf *conf, struct loop *loop)
 {
     disk->type = type;
@@ -160,6 +168,8 @@ static int check(const struct disk *disk, const struct disk_request *req)
         return -EROFS;
     if ((req->offset | req->len) % DISK_BLOCK_SIZE || req->offset > disk->size || req->len > disk->size - req->offset)
         return -EINVAL;
+    if (req->op == DISK_MAP && !req->n_extents)
+        return -EINVAL;
     return req->len == 0 || (req->op == DISK_DISCARD && !disk->discard);
 }
 
@@ -170,6 +180,8 @@ void disk_submit(struct disk *disk, struct disk_request *req)
     req->disk = disk;
     disk->under_way++;
     if (r != 0) {
+        if (req->op == DISK_MAP)
+            req->n_extents = 0;
         disk_complete_later(disk, req, r < 0 ? r : 0);
         return;
     }

@@ -68,18 +68,22 @@ struct disk_info;
 struct disk_check;
 struct disk_snapshot_ops; /* disk_snapshot.h */
 struct disk_bitmap_ops;   /* disk_bitmap.h */
+struct disk_backing_ops;  /* disk_chain.h */
+struct disk_link;         /* disk_chain.h */
 
 /* What a format fills in. */
 struct disk_type {
     const char *name;
     void (*submit)(struct disk *disk, struct disk_request *req);      /* a checked request */
     int (*resize)(struct disk *disk, uint64_t size, struct err *err); /* with nothing under way; NULL: it cannot */
+    void (*wait)(struct disk *disk);                                  /* disk_wait() */
     void (*close)(struct disk *disk);                                 /* with nothing under way */
     void (*info)(const struct disk *disk, struct disk_info *info);    /* disk_info.h; NULL: nothing to tell */
     int (*check)(struct disk *disk, struct disk_check *check,
                  struct err *err);             /* disk_check.h; NULL: cannot be wrong */
     const struct disk_snapshot_ops *snapshots; /* NULL: it has none */
     const struct disk_bitmap_ops *bitmaps;     /* NULL: it keeps none */
+    const struct disk_backing_ops *backing;    /* NULL: it has no backing file */
 };
 
 /* Which files an image may name as its backing file: disk_allow.h. */
@@ -98,6 +102,7 @@ struct disk_conf {
         no_lock; /* only with read_only: looked at while somebody writes to it; what is read may be neither old nor new */
     bool no_backing; /* the image alone: what it does not have reads as zeroes, and its backing file is not opened */
     const struct disk_allow *allow; /* NULL: no backing file; must outlive the disk */
+    const struct disk_link *above;  /* whose backing file this is; NULL: nobody's. Needed until it is open */
 };
 
 /* Allocated by the type, which embeds it. */
@@ -139,6 +144,12 @@ int disk_call(struct disk *disk, struct disk_request *req) MUST_CHECK;
 
 /* Sets up what they all share, but for size; before anything is submitted. */
 void disk_init(struct disk *disk, const struct disk_type *type, const struct disk_conf *conf, struct loop *loop);
+
+/*
+ * With requests under way: waits, on the loop's thread, until something about them has happened, and completes those that are done. For whoever cannot return
+ * to the loop.
+ */
+void disk_wait(struct disk *disk);
 
 /* The request is done, and no longer the disk's. On the loop's thread; never from within submit, where it is disk_complete_later(). */
 void disk_complete(struct disk_request *req, int result);

@@ -29,6 +29,8 @@ struct file_host {
 int file_plain_fd(const struct file_host *file, const struct disk_request *req);
 /* All of a request, of which READ and WRITE have moved `from` bytes already: 0 or -errno. Any thread. */
 int file_plain_do(struct file_host *file, const struct disk_request *req, uint64_t from);
+/* MAP: by SEEK_DATA and SEEK_HOLE; what cannot tell is all data. Any thread. */
+int file_plain_map(struct file_host *file, struct disk_request *req);
 /* Whether a read that has `got` bytes was cut short by the end: then the rest is zeroes now. */
 bool file_plain_pad(struct file_host *file, const struct disk_request *req, uint64_t got);
 

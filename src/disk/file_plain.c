@@ -165,6 +165,55 @@ static int zero(struct file_host *file, const struct disk_request *req)
     return write_zeroes(file, req->offset, req->len);
 }
 
+/* What lseek() finds from `at` on, within the range's end; the end where there is nothing. -errno where the file system cannot tell. */
+static int64_t seek(const struct file_host *file, uint64_t at, int what, uint64_t end)
+{
+    off_t found = lseek(file->buffered_fd, (off_t)at, what);
+
+    if (found < 0)
+        return errno == ENXIO ? (int64_t)end : -errno;
+    return (uint64_t)found < end ? found : (int64_t)end;
+}
+
+/* One more, whole blocks; true where that was the last there is room for. */
+static bool add_extent(struct disk_request *req, unsigned room, enum disk_extent_kind kind, uint64_t at, uint64_t to)
+{
+    if (at < to)
+        req->extents[req->n_extents++] = (struct disk_extent){.kind = kind,
+                                                              .offset = at,
+                                                              .len = to - at,
+                                                              .has_host = kind == DISK_EXTENT_DATA,
+                                                              .host_offset = kind == DISK_EXTENT_DATA ? at : 0};
+    return req->n_extents == room;
+}
+
+int file_plain_map(struct file_host *file, struct disk_request *req)
+{
+    uint64_t at = req->offset, end = req->offset + req->len;
+    unsigned room = req->n_extents;
+
+    req->n_extents = 0;
+    while (at < end) {
+        int64_t data = file->block_device ? (int64_t)at : seek(file, at, SEEK_DATA, end);
+        int64_t hole = file->block_device || data < 0 ? (int64_t)end : seek(file, (uint64_t)data, SEEK_HOLE, end);
+        if (data < 0 || hole < 0) {
+            data = (int64_t)at;
+            hole = (int64_t)end;
+        }
+        uint64_t from = align_down((uint64_t)data, DISK_BLOCK_SIZE), to = align_up((uint64_t)hole, DISK_BLOCK_SIZE);
+        if (to > end)
+            to = end;
+        if (from < at)
+            from = at;
+        if (to <= at && from <= at) /* no progress: somebody cuts the file off as we look */
+            from = to = end;
+        if (add_extent(req, room, DISK_EXTENT_HOLE, at, from) || add_extent(req, room, DISK_EXTENT_DATA, from, to))
+            break;
+        at = to;
+    }
+    return 0;
+}
+
 int file_plain_do(struct file_host *file, const struct disk_request *req, uint64_t from)
 {
     switch (req->op) {

@@ -67,7 +67,8 @@ static void *work(void *opaque)
     pthread_mutex_lock(&pool->lock);
     while ((req = take_locked(pool))) {
         pthread_mutex_unlock(&pool->lock);
-        req->result = file_plain_do(pool->file, req, (unsigned)req->result);
+        req->result = req->op == DISK_MAP ? file_plain_map(pool->file, req)
+                                          : file_plain_do(pool->file, req, (unsigned)req->result);
         req->next = NULL;
         pthread_mutex_lock(&pool->lock);
         *pool->done_tail = req;

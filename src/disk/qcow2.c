@@ -161,7 +161,8 @@ static void transferred(struct disk_request *req, int result)
     qcow2_run(q);
 }
 
-int qcow2_transfer(struct qcow2_req *r, enum disk_op op, uint64_t host, uint64_t len)
+/* disk: NULL, or the backing file. */
+static int transfer(struct qcow2_req *r, struct disk *disk, enum disk_op op, uint64_t host, uint64_t len)
 {
     bool whole = len == r->req->len;
     unsigned n = op == DISK_ZERO || whole ? 0 : qcow2_iov_count(r, len);
@@ -180,8 +181,21 @@ int qcow2_transfer(struct qcow2_req *r, enum disk_op op, uint64_t host, uint64_t
     }
     r->pos += len;
     r->pending++;
-    file_submit(r->q->file, &io->req);
+    if (disk)
+        disk_submit(disk, &io->req);
+    else
+        file_submit(r->q->file, &io->req);
     return 0;
+}
+
+int qcow2_transfer(struct qcow2_req *r, enum disk_op op, uint64_t host, uint64_t len)
+{
+    return transfer(r, NULL, op, host, len);
+}
+
+int qcow2_transfer_backing(struct qcow2_req *r, uint64_t len)
+{
+    return transfer(r, r->q->backing, DISK_READ, r->pos, len);
 }
 
 /* ---- the life of a request ---- */
@@ -257,7 +271,7 @@ static void start(struct qcow2_req *r)
         break;
     case DISK_DISCARD:
         r->step = qcow2_discard_step;
-        if (q->disk.discard)
+        if (q->disk.discard || r->forget)
             trim_discard(r);
         else
             r->pos = r->end;
@@ -271,40 +285,61 @@ static void start(struct qcow2_req *r)
         r->pos = r->end;
         break;
     case DISK_MAP:
-        r->result = -ENOTSUP;
+        r->step = qcow2_map_step;
+        r->room = r->req->n_extents;
+        r->req->n_extents = 0;
         break;
     }
     run_steps(r);
 }
 
+static int begin(struct qcow2 *q, struct disk_request *req, bool forget)
+{
+    struct qcow2_req *r = malloc(sizeof(*r));
+
+    if (!r)
+        return -ENOMEM;
+    *r = (struct qcow2_req){.q = q,
+                            .req = req,
+                            .waiter.wake = woken,
+                            .older = q->youngest,
+                            .seq = ++q->seq,
+                            .pos = req->offset,
+                            .end = req->offset + req->len,
+                            .forget = forget,
+                            .pending = 1};
+    *(q->youngest ? &q->youngest->younger : &q->oldest) = r;
+    q->youngest = r;
+    start(r);
+    return 0;
+}
+
+int qcow2_inner(struct qcow2 *q, struct disk_request *req, bool forget)
+{
+    return begin(q, req, forget);
+}
+
 static void submit(struct disk *disk, struct disk_request *req)
 {
     struct qcow2 *q = (struct qcow2 *)disk;
-    struct qcow2_req *r = malloc(sizeof(*r));
 
-    if (!r) {
+    if (begin(q, req, false))
         finish(q, req, -ENOMEM);
-    } else {
-        *r = (struct qcow2_req){.q = q,
-                                .req = req,
-                                .waiter.wake = woken,
-                                .older = q->youngest,
-                                .seq = ++q->seq,
-                                .pos = req->offset,
-                                .end = req->offset + req->len,
-                                .pending = 1};
-        *(q->youngest ? &q->youngest->younger : &q->oldest) = r;
-        q->youngest = r;
-        start(r);
-    }
     if (q->running)
         return; /* whoever runs goes on with it */
-    run_waiters(q);
-    for (struct disk_request *done = q->finished, *next; done; done = next) {
-        next = done->next;
-        disk_complete_later(disk, done, done->result);
+    q->running = true;
+    while (q->runnable.first || q->finished) {
+        run_waiters(q);
+        struct disk_request *done = q->finished;
+        if (!done)
+            continue;
+        q->finished = done->next;
+        if (done->disk)
+            disk_complete_later(disk, done, done->result);
+        else
+            disk_complete(done, done->result); /* a request of our own */
     }
-    q->finished = NULL;
+    q->running = false;
 }
 
 /* ---- plain calls ---- */
@@ -330,8 +365,12 @@ static void serve(struct qcow2 *q)
 
     q->running = false;
     qcow2_run(q);
-    if (!q->packers || !workers_wait(q->packers))
-        file_wait(q->file);
+    if (!q->packers || !workers_wait(q->packers)) {
+        if (q->backing && q->backing->under_way)
+            disk_wait(q->backing);
+        else
+            file_wait(q->file);
+    }
     qcow2_run(q);
     q->running = running;
 }
@@ -345,8 +384,43 @@ static int block(struct qcow2 *q, struct blocking *b)
     return b->result;
 }
 
-/* With no request under way: all in the file, and what was to be given back is. */
-static int settle(struct qcow2 *q)
+struct inner {
+    struct blocking b;
+    struct disk_request req;
+};
+
+static void inner_done(struct disk_request *req, int result)
+{
+    struct inner *inner = CONTAINER_OF(req, struct inner, req);
+
+    inner->b.done = true;
+    inner->b.result = result;
+}
+
+int qcow2_inner_wait(struct qcow2 *q, enum disk_op op, uint64_t offset, uint64_t len, bool forget)
+{
+    struct inner inner = {.req = {.op = op, .offset = offset, .len = len, .done = inner_done}};
+    int r = qcow2_inner(q, &inner.req, forget);
+
+    return r ? r : block(q, &inner.b);
+}
+
+int qcow2_alloc_wait(struct qcow2 *q, uint64_t n, uint64_t *first)
+{
+    struct blocking b = {.waiter.wake = unblock};
+    uint64_t got;
+    bool fresh;
+    int r;
+
+    while ((r = qcow2_refcount_alloc(q, n, n, &b.waiter, first, &got, &fresh)) == -EAGAIN) {
+        r = block(q, &b);
+        if (r)
+            return r;
+    }
+    return r;
+}
+
+int qcow2_settle(struct qcow2 *q)
 {
     struct blocking b = {.waiter.wake = unblock};
     int r = 0;
@@ -358,6 +432,11 @@ static int settle(struct qcow2 *q)
             serve(q);
     }
     return r;
+}
+
+static void wait_image(struct disk *disk)
+{
+    serve((struct qcow2 *)disk);
 }
 
 static void release(struct qcow2 *q)
@@ -374,6 +453,8 @@ static void release(struct qcow2 *q)
     free(q->zeroes);
     free(q->unpacked);
     workers_close(q->packers);
+    free(q->backing_name);
+    disk_close(q->backing);
     file_close(q->file);
     free(q);
 }
@@ -384,7 +465,7 @@ static void close_image(struct disk *disk)
     uint64_t bytes = q->end << q->cluster_bits;
 
     if (!disk->read_only) {
-        int r = settle(q);
+        int r = qcow2_settle(q);
         if (r)
             log_error("disk '%.200s': its metadata cannot be written: %s", disk->path, strerror(-r));
         bytes = q->end << q->cluster_bits;
@@ -394,145 +475,13 @@ static void close_image(struct disk *disk)
     release(q);
 }
 
-/* ---- a bigger disk ---- */
-
-static int alloc_blocking(struct qcow2 *q, uint64_t n, uint64_t *first)
-{
-    struct blocking b = {.waiter.wake = unblock};
-    uint64_t got;
-    bool fresh;
-    int r;
-
-    while ((r = qcow2_refcount_alloc(q, n, n, &b.waiter, first, &got, &fresh)) == -EAGAIN) {
-        r = block(q, &b);
-        if (r)
-            return r;
-    }
-    return r;
-}
-
-static int write_l1(struct qcow2 *q, uint64_t offset, const uint64_t *entries, size_t n, size_t clusters)
-{
-    size_t len = clusters << q->cluster_bits;
-    uint8_t *buf = calloc(1, len);
-
-    if (!buf)
-        return -ENOMEM;
-    for (size_t i = 0; i < n; i++)
-        qcow2_put_be64(buf + i * 8, entries[i]);
-    int r = file_write(q->file, offset, buf, len);
-    free(buf);
-    return r;
-}
-
-/* A copy of L1 with room for n entries, in the file with its refcounts: all but the header is ready for it. */
-static int copy_l1(struct qcow2 *q, size_t n, struct qcow2_table *table, size_t *n_clusters)
-{
-    size_t clusters = align_up(n * 8, q->cluster_size) >> q->cluster_bits;
-    uint64_t first;
-    int r = alloc_blocking(q, clusters, &first);
-
-    if (r)
-        return r;
-    *table = (struct qcow2_table){.entries = calloc(n, sizeof(*table->entries)),
-                                  .offset = first << q->cluster_bits,
-                                  .n = n,
-                                  .dirty = calloc(n / QCOW2_SECTOR_ENTRIES + 1, 1)};
-    r = table->entries && table->dirty ? qcow2_set_reserve(&q->meta, clusters) : -ENOMEM;
-    if (r == 0) {
-        memcpy(table->entries, q->l1.entries, q->l1.n * sizeof(*table->entries));
-        r = write_l1(q, table->offset, table->entries, n, clusters);
-    }
-    if (r == 0)
-        r = settle(q);
-    if (r) {
-        qcow2_table_fini(table);
-        qcow2_free_unused(q, first, clusters);
-        return r;
-    }
-    *n_clusters = clusters;
-    return 0;
-}
-
-static int write_and_sync_header(struct qcow2 *q)
-{
-    int r = qcow2_header_write(q);
-
-    return r ? r : file_sync(q->file);
-}
-
-/* One sector says both how big the disk is and where its L1 table lies. */
-static int switch_header(struct qcow2 *q, uint64_t size, const struct qcow2_table *l1)
-{
-    struct qcow2_table old = q->l1;
-    uint64_t old_size = q->disk.size;
-
-    q->l1 = *l1;
-    q->disk.size = size;
-    int r = write_and_sync_header(q);
-    if (r == 0)
-        return 0;
-    q->l1 = old;
-    q->disk.size = old_size;
-    if (write_and_sync_header(q)) /* nobody knows which one the file has now */
-        return qcow2_broken(q, "the header cannot be written");
-    return r;
-}
-
-static int grow(struct qcow2 *q, uint64_t size)
-{
-    size_t n = align_up(size, UINT64_C(1) << q->l2_bits) >> q->l2_bits;
-    struct qcow2_table old = q->l1, l1 = q->l1;
-    size_t clusters = q->l1_clusters;
-    int r = settle(q);
-
-    if (r == 0 && n > q->l1.n)
-        r = copy_l1(q, n, &l1, &clusters);
-    if (r)
-        return r;
-    r = switch_header(q, size, &l1);
-    if (l1.entries == old.entries)
-        return r;
-    if (r) {
-        qcow2_free_unused(q, l1.offset >> q->cluster_bits, clusters);
-        qcow2_table_fini(&l1);
-        return r;
-    }
-    for (uint64_t c = l1.offset >> q->cluster_bits, last = c + clusters; c < last; c++)
-        (void)!qcow2_set_add(&q->meta, c); /* there is room, and it was free */
-    qcow2_free_later(q, old.offset >> q->cluster_bits, q->l1_clusters);
-    q->l1_clusters = clusters;
-    qcow2_table_fini(&old);
-    (void)!settle(q); /* only gives back room */
-    return 0;
-}
-
-static int resize(struct disk *disk, uint64_t size, struct err *err)
-{
-    struct qcow2 *q = (struct qcow2 *)disk;
-
-    if (size == disk->size)
-        return 0;
-    if (size < disk->size)
-        return err_set(err, -ENOTSUP, "disk '%.200s': a qcow2 image cannot be made smaller", disk->path);
-    if (q->broken)
-        return err_set(err, -EIO, "disk '%.200s': the image is corrupt", disk->path);
-    if (q->n_snapshots && q->version < 3)
-        return err_set(err, -ENOTSUP, "disk '%.200s': an image of version 2 that has snapshots keeps its size",
-                       disk->path);
-    if (size >= QCOW2_MAX_OFFSET || size > (QCOW2_MAX_L1_BYTES / 8) << q->l2_bits)
-        return err_set(err, -EFBIG, "disk '%.200s': with clusters of %llu bytes it can have %llu bytes at most",
-                       disk->path, (unsigned long long)q->cluster_size,
-                       (unsigned long long)((QCOW2_MAX_L1_BYTES / 8) << q->l2_bits));
-    int r = grow(q, size);
-    return r ? err_set(err, r, "disk '%.200s': cannot grow: %s", disk->path, strerror(-r)) : 0;
-}
-
 static const struct disk_type qcow2_type = {
     .name = "qcow2",
     .submit = submit,
-    .resize = resize,
+    .resize = qcow2_resize,
+    .wait = wait_image,
     .close = close_image,
+    .backing = &qcow2_backing_ops,
 };
 
 int qcow2_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err)
@@ -550,6 +499,8 @@ int qcow2_open(struct disk **disk, const struct disk_conf *conf, struct loop *lo
     }
     disk_init(&q->disk, &qcow2_type, conf, loop);
     r = qcow2_header_read(q, err);
+    if (r == 0)
+        r = qcow2_backing_open(q, conf, err);
     if (r) {
         err_prefix(err, "disk '%.200s'", conf->path);
         loop_event_fini(&q->disk.easy_event);

@@ -11,6 +11,8 @@
 
 typedef unsigned long long ull;
 
+#define BACKING_AT 128 /* bytes before a backing file's name, but for that of its format */
+
 struct shape {
     struct qcow2 q; /* of which sizes are used, not files */
     uint64_t l1_entries, l1_clusters, table_clusters, n_blocks, end;
@@ -32,6 +34,19 @@ static int check(const struct disk_create_conf *conf, const char *path, struct e
                        "disk '%.200s': refcounts of %u bits; accepted are 1 to 64, powers of two, and 16 "
                        "alone in version 2",
                        path, conf->refcount_bits);
+    if (conf->extended_l2 && (conf->version == 2 || conf->cluster_size < 16 * KIB))
+        return err_set(
+            err, -EINVAL,
+            "disk '%.200s': extended L2 entries in version %u with clusters of %u bytes; accepted is version 3 "
+            "with 16K at least",
+            path, conf->version, conf->cluster_size);
+    size_t room = conf->cluster_size - BACKING_AT - (conf->backing ? strlen(conf->backing_format) : 0);
+    if (conf->backing && (!*conf->backing_format || strlen(conf->backing_format) > 15))
+        return err_set(err, -EINVAL, "disk '%.200s': backing file '%.200s': format '%.60s'; accepted are raw and qcow2",
+                       path, conf->backing, conf->backing_format);
+    if (conf->backing && (!*conf->backing || strlen(conf->backing) > (room < 1023 ? room : 1023)))
+        return err_set(err, -ENAMETOOLONG, "disk '%.200s': backing file '%.60s': accepted are names of 1 to %zu bytes",
+                       path, conf->backing, room < 1023 ? room : 1023);
     return 0;
 }
 
@@ -44,7 +59,8 @@ static int lay_out(struct shape *s, const struct disk_create_conf *conf, const c
     q->cluster_bits = (unsigned)__builtin_ctz(conf->cluster_size);
     q->refcount_order = (unsigned)__builtin_ctz(conf->refcount_bits);
     q->block_bits = q->cluster_bits + 3 - q->refcount_order;
-    q->l2_bits = 2 * q->cluster_bits - 3;
+    q->incompatible = conf->extended_l2 ? QCOW2_EXTENDED_L2 : 0;
+    qcow2_l2_shape(q);
     s->l1_entries = (conf->size + (UINT64_C(1) << q->l2_bits) - 1) >> q->l2_bits;
     if (s->l1_entries > QCOW2_MAX_L1_BYTES / 8)
         return err_set(err, -EFBIG, "disk '%.200s': size %llu; with clusters of %u bytes, %llu are accepted at most",
@@ -62,22 +78,39 @@ static int lay_out(struct shape *s, const struct disk_create_conf *conf, const c
     }
 }
 
-static void fill_header(const struct shape *s, uint64_t size, uint8_t *h)
+/* The format, as a header extension at `at`, the extensions' end, and the name. */
+static void fill_backing(const struct disk_create_conf *conf, size_t at, uint8_t *h)
+{
+    size_t n = strlen(conf->backing_format);
+
+    qcow2_put_be32(h + at, QCOW2_EXT_BACKING_FORMAT);
+    qcow2_put_be32(h + at + 4, (uint32_t)n);
+    memcpy(h + at + 8, conf->backing_format, n);
+    at += 8 + align_up(n, 8) + 8;
+    qcow2_put_be64(h + 8, at);
+    qcow2_put_be32(h + 16, (uint32_t)strlen(conf->backing));
+    memcpy(h + at, conf->backing, strlen(conf->backing));
+}
+
+static void fill_header(const struct shape *s, const struct disk_create_conf *conf, uint8_t *h)
 {
     const struct qcow2 *q = &s->q;
 
     qcow2_put_be32(h, QCOW2_MAGIC);
     qcow2_put_be32(h + 4, q->version);
     qcow2_put_be32(h + 20, q->cluster_bits);
-    qcow2_put_be64(h + 24, size);
+    qcow2_put_be64(h + 24, conf->size);
     qcow2_put_be32(h + 36, (uint32_t)s->l1_entries);
     qcow2_put_be64(h + 40, (1 + s->table_clusters + s->n_blocks) << q->cluster_bits);
     qcow2_put_be64(h + 48, q->cluster_size);
     qcow2_put_be32(h + 56, (uint32_t)s->table_clusters);
     if (q->version >= 3) {
+        qcow2_put_be64(h + 72, q->incompatible);
         qcow2_put_be32(h + 96, q->refcount_order);
         qcow2_put_be32(h + 100, 104);
     }
+    if (conf->backing)
+        fill_backing(conf, q->version >= 3 ? 104 : 72, h);
 }
 
 static int write_at(int fd, const uint8_t *buf, size_t len, uint64_t offset)
@@ -96,7 +129,7 @@ static int write_at(int fd, const uint8_t *buf, size_t len, uint64_t offset)
 }
 
 /* What is zero is left out: a new file has zeroes. */
-static int write_image(int fd, const struct shape *s, uint64_t size)
+static int write_image(int fd, const struct shape *s, const struct disk_create_conf *conf)
 {
     const struct qcow2 *q = &s->q;
     uint64_t blocks = 1 + s->table_clusters, per_block = UINT64_C(1) << q->block_bits;
@@ -116,8 +149,8 @@ static int write_image(int fd, const struct shape *s, uint64_t size)
         r = write_at(fd, table, s->table_clusters << q->cluster_bits, q->cluster_size);
     if (r == 0) {
         memset(cluster, 0, q->cluster_size);
-        fill_header(s, size, cluster);
-        r = write_at(fd, cluster, QCOW2_HEADER_SECTOR, 0);
+        fill_header(s, conf, cluster);
+        r = write_at(fd, cluster, q->cluster_size < 4096 ? q->cluster_size : 4096, 0);
     }
     if (r == 0 && fsync(fd) < 0)
         r = -errno;
@@ -135,6 +168,7 @@ int qcow2_create(const struct disk_create_conf *given, struct err *err)
     if (!s)
         return err_set(err, -ENOMEM, "disk '%.200s': out of memory", path);
     conf.version = conf.version ? conf.version : 3;
+    conf.backing_format = conf.backing_format ? conf.backing_format : "";
     conf.cluster_size = conf.cluster_size ? conf.cluster_size : 64 * KIB;
     conf.refcount_bits = conf.refcount_bits ? conf.refcount_bits : 16;
     int r = check(&conf, path, err);
@@ -142,7 +176,7 @@ int qcow2_create(const struct disk_create_conf *given, struct err *err)
         r = lay_out(s, &conf, path, err);
     if (r == 0) {
         int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        r = fd < 0 ? -errno : write_image(fd, s, conf.size);
+        r = fd < 0 ? -errno : write_image(fd, s, &conf);
         if (r)
             err_set(err, r, "disk '%.200s': cannot be made: %s", path, strerror(-r));
         if (fd >= 0 && close(fd) < 0 && r == 0)

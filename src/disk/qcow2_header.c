@@ -9,6 +9,7 @@
 
 #define MAX_META      (5 * MIB / 2) /* clusters with metadata, of which a set is kept */
 #define MAX_SNAPSHOTS 65536
+#define MAX_BACKING   1023 /* bytes of a backing file's name (spec, "backing_file_size") */
 #define MAX_EXTRA     1024 /* bytes of what a snapshot has beyond the fields we know */
 
 #define EXT_FEATURE_NAMES 0x6803f857u
@@ -17,46 +18,63 @@ typedef unsigned long long ull;
 
 /* ---- fields ---- */
 
+const uint8_t *qcow2_header_extension(const uint8_t *head, size_t len, size_t at, uint32_t type, uint32_t *n)
+{
+    uint64_t backing = qcow2_be64(head + 8);
+
+    if (backing && backing < len) /* the name ends them too */
+        len = backing;
+    while (at + 8 <= len) {
+        uint32_t this = qcow2_be32(head + at);
+        *n = qcow2_be32(head + at + 4);
+        at += 8;
+        if (!this || *n > len - at)
+            return NULL;
+        if (this == type)
+            return head + at;
+        at += align_up(*n, 8);
+    }
+    return NULL;
+}
+
 /* The name that the image's own table gives to a bit of incompatible_features (spec, "Feature name table"), or "". */
 static void feature_name(const uint8_t *head, size_t len, size_t at, unsigned bit, char name[47])
 {
+    uint32_t n;
+    const uint8_t *table = qcow2_header_extension(head, len, at, EXT_FEATURE_NAMES, &n);
+
     name[0] = '\0';
-    while (at + 8 <= len) {
-        uint32_t type = qcow2_be32(head + at), n = qcow2_be32(head + at + 4);
-        at += 8;
-        if (!type || n > len - at)
+    for (uint32_t i = 0; table && i + 48 <= n; i += 48) {
+        if (table[i] == 0 && table[i + 1] == bit) {
+            memcpy(name, table + i + 2, 46);
+            name[46] = '\0';
+            for (char *c = name; *c; c++)
+                *c = *c >= ' ' && *c < 127 ? *c : '?';
             return;
-        for (size_t i = at; type == EXT_FEATURE_NAMES && i + 48 <= at + n; i += 48) {
-            if (head[i] == 0 && head[i + 1] == bit) {
-                memcpy(name, head + i + 2, 46);
-                name[46] = '\0';
-                for (char *c = name; *c; c++)
-                    *c = *c >= ' ' && *c < 127 ? *c : '?';
-                return;
-            }
         }
-        at += align_up(n, 8);
     }
 }
 
 static int check_features(struct qcow2 *q, const uint8_t *head, size_t len, uint32_t header_length, struct err *err)
 {
-    const uint64_t known = QCOW2_DIRTY | QCOW2_CORRUPT | QCOW2_COMPRESSION;
+    const uint64_t known = QCOW2_DIRTY | QCOW2_CORRUPT | QCOW2_COMPRESSION | QCOW2_EXTENDED_L2;
     uint64_t unknown = q->incompatible & ~known;
     char name[47];
 
     if (unknown & QCOW2_DATA_FILE)
         return err_set(err, -ENOTSUP,
                        "incompatible_features at offset 72: bit 2, external data file, is not supported");
-    if (unknown & QCOW2_EXTENDED_L2)
-        return err_set(err, -ENOTSUP,
-                       "incompatible_features at offset 72: bit 4, extended L2 entries, is not supported");
     if (unknown) {
         unsigned bit = (unsigned)__builtin_ctzll(unknown);
         feature_name(head, len, header_length, bit, name);
         return err_set(err, -ENOTSUP, "incompatible_features at offset 72: bit %u%s%s is not known", bit,
                        name[0] ? ", " : "", name);
     }
+    if ((q->incompatible & QCOW2_EXTENDED_L2) && q->cluster_bits < 14)
+        return err_set(err, -EINVAL,
+                       "cluster_bits at offset 20: %u; with extended L2 entries (bit 4 of incompatible_features) "
+                       "accepted are 14 to 21",
+                       q->cluster_bits);
     q->compression = header_length > 104 ? head[104] : 0;
     if (q->compression > 1 || (q->compression != 0) != !!(q->incompatible & QCOW2_COMPRESSION))
         return err_set(err, -ENOTSUP,
@@ -86,6 +104,34 @@ static int check_version_3(struct qcow2 *q, const uint8_t *head, size_t len, str
     return check_features(q, head, len, header_length, err);
 }
 
+/* Which backing file it has; none is opened yet. */
+static int read_backing(struct qcow2 *q, const uint8_t *head, size_t len, struct err *err)
+{
+    uint64_t offset = qcow2_be64(head + 8), n = qcow2_be32(head + 16);
+    size_t header_length = q->version >= 3 ? qcow2_be32(head + 100) : 72;
+    uint32_t format_len;
+
+    if (!offset)
+        return 0;
+    if (offset < header_length || offset >= len)
+        return err_set(err, -EINVAL,
+                       "backing_file_offset at offset 8: 0x%llx; accepted is what is within the first cluster, behind "
+                       "the header",
+                       (ull)offset);
+    if (!n || n > MAX_BACKING || n > len - offset || memchr(head + offset, 0, n))
+        return err_set(err, -EINVAL,
+                       "backing_file_size at offset 16: %llu; accepted is a name of 1 to %u bytes, none of them "
+                       "zero, within the first cluster",
+                       (ull)n, MAX_BACKING);
+    q->backing_name = strndup((const char *)head + offset, n);
+    if (!q->backing_name)
+        return err_set(err, -ENOMEM, "out of memory");
+    const uint8_t *format = qcow2_header_extension(head, len, header_length, QCOW2_EXT_BACKING_FORMAT, &format_len);
+    if (format && format_len < sizeof(q->backing_format) && !memchr(format, 0, format_len))
+        memcpy(q->backing_format, format, format_len);
+    return 0;
+}
+
 static int check_fields(struct qcow2 *q, const uint8_t *head, size_t len, struct err *err)
 {
     uint64_t size = qcow2_be64(head + 24);
@@ -100,17 +146,12 @@ static int check_fields(struct qcow2 *q, const uint8_t *head, size_t len, struct
     if (qcow2_be32(head + 32))
         return err_set(err, -ENOTSUP, "crypt_method at offset 32: %u; encryption is not supported",
                        qcow2_be32(head + 32));
-    if (qcow2_be64(head + 8))
-        return err_set(err, -ENOTSUP,
-                       "backing_file_offset at offset 8: the image has a backing file, which is not "
-                       "supported");
     if (!size || size >= QCOW2_MAX_OFFSET)
         return err_set(err, -EINVAL, "size at offset 24: %llu; accepted are 1 to 2^56 - 1", (ull)size);
     q->disk.size = align_up(size, DISK_BLOCK_SIZE);
-    q->l2_entries = q->cluster_size / 8;
-    q->l2_bits = 2 * q->cluster_bits - 3;
+    qcow2_l2_shape(q);
     q->block_bits = q->cluster_bits + 3 - q->refcount_order;
-    return 0;
+    return read_backing(q, head, len, err);
 }
 
 static int read_fields(struct qcow2 *q, struct err *err)

@@ -11,6 +11,8 @@
  *   qcow2_free.c      clusters on their way back
  *   qcow2_commit.c    metadata on its way to the file, in order
  *   qcow2_read.c, qcow2_write.c, qcow2_unmap.c (discard and write-zeroes), qcow2_unpack.c, qcow2_pack.c (compressed clusters)
+ *   qcow2_map.c       what a range is made of
+ *   qcow2_resize.c    more and fewer guest bytes; qcow2_backing.c: which backing file the image has
  *
  * All of it runs on the loop's thread. Steps that need metadata ask the cache; what is not there yet makes them return -EAGAIN, with their waiter
  * parked, and they start anew when it is woken. So every change of metadata is one uninterrupted piece of code, in memory.
@@ -46,6 +48,9 @@
 #define QCOW2_COMPRESSED  (UINT64_C(1) << 62)
 #define QCOW2_READS_ZERO  UINT64_C(1)
 #define QCOW2_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
+#define QCOW2_SUBS_ZERO   (UINT64_C(0xffffffff) << 32) /* the bitmap of an extended entry that reads as zeroes */
+
+#define QCOW2_EXT_BACKING_FORMAT 0xe2792acau
 
 enum { /* incompatible_features */
        QCOW2_DIRTY = 1 << 0,
@@ -225,6 +230,9 @@ struct qcow2 {
 
     struct qcow2_table l1;
     size_t l2_entries;  /* of a table */
+    size_t entry_size;  /* bytes of an L2 entry: 8, or 16 for an extended one */
+    unsigned n_subs;    /* subclusters of a cluster, each with a place or zero flag of its own: 1, or 32 */
+    unsigned sub_bits;  /* bytes of a subcluster, as a power of two */
     unsigned l2_bits;   /* guest bytes of a table, as a power of two */
     size_t l1_clusters; /* in the file */
     struct qcow2_snapshot *snapshots;
@@ -242,6 +250,11 @@ struct qcow2 {
     bool grown;                 /* the file is longer than `end` by our doing */
 
     struct qcow2_set meta;
+    char *backing_name;      /* as the image has it; NULL: none */
+    char backing_format[16]; /* "": the image does not say */
+    struct disk *backing;    /* NULL where there is none, or where it was not to be opened */
+    uint64_t backed_below;   /* guest bytes: below, what the image does not have is the backing file's */
+
     size_t page_size;
     struct qcow2_page **page_hash;
     struct qcow2_page *lru_first, *lru_last;
@@ -301,6 +314,9 @@ struct qcow2_req {
     size_t iov_skip;
     unsigned pending; /* file requests and allocations under way, and one for the steps themselves */
     int result;
+    unsigned room;                    /* MAP: for so many extents */
+    struct disk_request below;        /* MAP: what the backing file is asked */
+    bool forget;                      /* DISCARD: entries become those of what was never written */
     int (*step)(struct qcow2_req *r); /* does a part, moves pos; 0, -EAGAIN or an error */
     struct qcow2_pack *pack;          /* of a compressed write, while it is made */
 };
@@ -314,6 +330,17 @@ struct qcow2_io {
 
 void qcow2_park(struct qcow2_waitlist *list, struct qcow2_waiter *w);
 void qcow2_wake(struct qcow2 *q, struct qcow2_waitlist *list, int result);
+/*
+ * A request of the format's own: `req` has no disk, its range may reach to the end of the disk's last cluster and beyond. done() comes later, from qcow2_run()
+ * or the like, and must not call that.
+ */
+int qcow2_inner(struct qcow2 *q, struct disk_request *req, bool forget) MUST_CHECK;
+/* The same, waited for. */
+int qcow2_inner_wait(struct qcow2 *q, enum disk_op op, uint64_t offset, uint64_t len, bool forget) MUST_CHECK;
+/* With no request under way: all in the file, and what was to be given back is. */
+int qcow2_settle(struct qcow2 *q) MUST_CHECK;
+/* qcow2_refcount_alloc() of exactly n, waited for. */
+int qcow2_alloc_wait(struct qcow2 *q, uint64_t n, uint64_t *first) MUST_CHECK;
 /* Runs what was woken, then tells of finished requests. At the end of each callback of the file's. */
 void qcow2_run(struct qcow2 *q);
 /* One of `pending` is over. */
@@ -329,6 +356,8 @@ void qcow2_iov_zero(struct qcow2_req *r, uint64_t len);
 void qcow2_iov_copy(const struct iovec *iov, unsigned n, const uint8_t *from);
 /* Reads or writes the next len bytes at `host`, or zeroes them there (DISK_ZERO). Moves pos on. */
 int qcow2_transfer(struct qcow2_req *r, enum disk_op op, uint64_t host, uint64_t len) MUST_CHECK;
+/* Reads the next len bytes, which the backing file has. Moves pos on. */
+int qcow2_transfer_backing(struct qcow2_req *r, uint64_t len) MUST_CHECK;
 /* Parks w until the requests under way that allocate clusters of the range are done; -EAGAIN, or 0 where there is none. */
 int qcow2_alloc_conflict(struct qcow2 *q, uint64_t first, uint64_t n, struct qcow2_waiter *w) MUST_CHECK;
 /* One cluster that is nobody's is about to be allocated, in a way of the caller's. */
@@ -340,19 +369,22 @@ int qcow2_write_step(struct qcow2_req *r) MUST_CHECK;
 int qcow2_pack_step(struct qcow2_req *r) MUST_CHECK;
 int qcow2_discard_step(struct qcow2_req *r) MUST_CHECK;
 int qcow2_zero_step(struct qcow2_req *r) MUST_CHECK;
+int qcow2_map_step(struct qcow2_req *r) MUST_CHECK;
 
 /* ---- L2 ---- */
 
+/* Of a cluster: DATA where any of its subclusters is, ZERO where all of them are. */
 enum qcow2_kind { QCOW2_NONE, QCOW2_ZERO, QCOW2_DATA, QCOW2_PACKED };
 
 struct qcow2_mapping {
     enum qcow2_kind kind;
-    bool copied;      /* nobody else refers to the cluster */
-    uint64_t host;    /* bytes; ZERO: 0 where it has no cluster */
-    uint64_t len;     /* PACKED: bytes to read, at most */
-    uint64_t entry;   /* as it is */
-    uint64_t first;   /* clusters it refers to */
-    uint64_t n_first; /* 0: none */
+    uint32_t data, zero; /* a bit for each subcluster; no bit: it is the backing file's, or zeroes */
+    bool copied;         /* nobody else refers to the cluster */
+    uint64_t host;       /* bytes; 0 where it has no cluster */
+    uint64_t len;        /* PACKED: bytes to read, at most */
+    uint64_t entry;      /* as it is */
+    uint64_t first;      /* clusters it refers to */
+    uint64_t n_first;    /* 0: none */
 };
 
 /* An entry and those behind it in its page. */
@@ -362,15 +394,45 @@ struct qcow2_l2 {
     uint64_t n; /* clusters from here to the end of the page, or of the missing table */
 };
 
+/* From incompatible features and clusters: how entries and tables look. */
+void qcow2_l2_shape(struct qcow2 *q);
 int qcow2_l2_get(struct qcow2 *q, uint64_t guest, struct qcow2_waiter *w, struct qcow2_l2 *l2) MUST_CHECK;
 /* The same, in a table that may be changed: makes one, or copies it, where needed. */
 int qcow2_l2_get_writable(struct qcow2 *q, uint64_t guest, struct qcow2_waiter *w, struct qcow2_l2 *l2) MUST_CHECK;
 /* The i-th entry from l2 on; -EIO where it cannot be. */
 int qcow2_l2_entry(struct qcow2 *q, const struct qcow2_l2 *l2, uint64_t guest, uint64_t i,
                    struct qcow2_mapping *m) MUST_CHECK;
-/* After qcow2_page_modify(). The clusters that the old entry referred to are the caller's. */
-void qcow2_l2_set(struct qcow2_page *page, unsigned index, uint64_t entry);
-int qcow2_l2_decode(const struct qcow2 *q, uint64_t entry, struct qcow2_mapping *m) MUST_CHECK;
+/* After qcow2_page_modify(). The clusters that the old entry referred to are the caller's. bitmap: of an extended entry. */
+void qcow2_l2_set(struct qcow2_page *page, unsigned index, uint64_t entry, uint64_t bitmap);
+/* What is at `at` in a table: the entry, and the bitmap behind it where entries are extended. */
+void qcow2_l2_read(const struct qcow2 *q, const uint8_t *at, uint64_t *entry, uint64_t *bitmap);
+int qcow2_l2_decode(const struct qcow2 *q, uint64_t entry, uint64_t bitmap, struct qcow2_mapping *m) MUST_CHECK;
+
+/* Bytes of one kind. */
+struct qcow2_run {
+    enum qcow2_kind kind;
+    uint64_t host;              /* DATA: of the first byte */
+    uint64_t len;               /* bytes; PACKED: to the cluster's end */
+    struct qcow2_mapping first; /* of the cluster they begin in */
+};
+
+/* What begins at `guest`, up to `most` bytes; `own`: clusters that are the image's alone and others do not go together. */
+int qcow2_l2_run(struct qcow2 *q, const struct qcow2_l2 *l2, uint64_t guest, uint64_t most, bool own,
+                 struct qcow2_run *run) MUST_CHECK;
+/* Of the i-th subcluster. */
+static inline enum qcow2_kind qcow2_kind_of(const struct qcow2_mapping *m, unsigned i)
+{
+    return m->kind == QCOW2_PACKED ? QCOW2_PACKED
+           : m->data >> i & 1      ? QCOW2_DATA
+           : m->zero >> i & 1      ? QCOW2_ZERO
+                                   : QCOW2_NONE;
+}
+/* The bits of the subclusters that bytes [from, to) of a cluster touch. */
+static inline uint32_t qcow2_subs(const struct qcow2 *q, uint64_t from, uint64_t to)
+{
+    unsigned first = (unsigned)(from >> q->sub_bits), end = (unsigned)((to - 1) >> q->sub_bits) + 1;
+    return (uint32_t)((UINT64_C(1) << end) - (UINT64_C(1) << first));
+}
 
 /* ---- refcounts ---- */
 
@@ -402,6 +464,12 @@ void qcow2_pack_avoid(struct qcow2 *q, uint64_t first, uint64_t n);
 int qcow2_header_read(struct qcow2 *q, struct err *err) MUST_CHECK;
 /* The header's first sector, with what has changed in q->header; not synced. */
 int qcow2_header_write(struct qcow2 *q) MUST_CHECK;
+/* The header extension of a type in the header's cluster, or NULL (spec, "Header extension"); at: where they begin. */
+const uint8_t *qcow2_header_extension(const uint8_t *head, size_t len, size_t at, uint32_t type, uint32_t *n);
+/* Opens the backing file that the header names, if any. */
+int qcow2_backing_open(struct qcow2 *q, const struct disk_conf *conf, struct err *err) MUST_CHECK;
+int qcow2_resize(struct disk *disk, uint64_t size, struct err *err) MUST_CHECK;
+extern const struct disk_backing_ops qcow2_backing_ops; /* disk_chain.h */
 /* Counts all references anew, and writes a new refcount table and its blocks. Blocks. */
 int qcow2_repair_refcounts(struct qcow2 *q, struct err *err) MUST_CHECK;
 

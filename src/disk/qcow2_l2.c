@@ -45,18 +45,36 @@ static int decode_packed(const struct qcow2 *q, uint64_t entry, struct qcow2_map
     return 0;
 }
 
-int qcow2_l2_decode(const struct qcow2 *q, uint64_t entry, struct qcow2_mapping *m)
+void qcow2_l2_shape(struct qcow2 *q)
+{
+    bool extended = q->incompatible & QCOW2_EXTENDED_L2;
+
+    q->entry_size = extended ? 16 : 8;
+    q->n_subs = extended ? 32 : 1;
+    q->sub_bits = q->cluster_bits - (extended ? 5 : 0);
+    q->l2_entries = q->cluster_size / q->entry_size;
+    q->l2_bits = q->cluster_bits * 2 - (extended ? 4 : 3);
+}
+
+int qcow2_l2_decode(const struct qcow2 *q, uint64_t entry, uint64_t bitmap, struct qcow2_mapping *m)
 {
     *m = (struct qcow2_mapping){.entry = entry};
     if (entry & QCOW2_COMPRESSED)
         return decode_packed(q, entry, m);
-    bool zero = q->version >= 3 && (entry & QCOW2_READS_ZERO);
     m->host = entry & QCOW2_OFFSET_MASK;
-    if (!m->host) {
-        m->kind = zero ? QCOW2_ZERO : QCOW2_NONE;
-        return 0;
+    if (q->n_subs > 1) { /* spec, "Extended L2 Entries" */
+        m->data = (uint32_t)bitmap;
+        m->zero = (uint32_t)(bitmap >> 32);
+        if (m->data & m->zero || (m->data && !m->host))
+            return -EIO;
+    } else if (q->version >= 3 && (entry & QCOW2_READS_ZERO)) {
+        m->zero = 1;
+    } else {
+        m->data = m->host != 0;
     }
-    m->kind = zero ? QCOW2_ZERO : QCOW2_DATA;
+    m->kind = m->data ? QCOW2_DATA : m->zero == (UINT64_C(1) << q->n_subs) - 1 ? QCOW2_ZERO : QCOW2_NONE;
+    if (!m->host)
+        return 0;
     m->copied = entry & QCOW2_COPIED;
     m->first = m->host >> q->cluster_bits;
     m->n_first = 1;
@@ -72,25 +90,78 @@ int qcow2_l2_entry(struct qcow2 *q, const struct qcow2_l2 *l2, uint64_t guest, u
         return 0;
     }
     unsigned at = l2->index + (unsigned)i;
-    uint64_t entry = qcow2_be64(l2->page->data + at * 8);
-    if (qcow2_l2_decode(q, entry, m))
-        return qcow2_broken(q, "the L2 entry at offset 0x%llx, of guest offset 0x%llx, is 0x%llx",
-                            (unsigned long long)(l2->page->offset + at * 8),
+    uint64_t entry, bitmap;
+    qcow2_l2_read(q, l2->page->data + at * q->entry_size, &entry, &bitmap);
+    if (qcow2_l2_decode(q, entry, bitmap, m))
+        return qcow2_broken(q, "the L2 entry at offset 0x%llx, of guest offset 0x%llx, is 0x%llx (bitmap 0x%llx)",
+                            (unsigned long long)(l2->page->offset + at * q->entry_size),
                             (unsigned long long)align_down(guest, q->cluster_size) + i * q->cluster_size,
-                            (unsigned long long)entry);
+                            (unsigned long long)entry, (unsigned long long)bitmap);
     return 0;
 }
 
-void qcow2_l2_set(struct qcow2_page *page, unsigned index, uint64_t entry)
+void qcow2_l2_read(const struct qcow2 *q, const uint8_t *at, uint64_t *entry, uint64_t *bitmap)
 {
-    qcow2_put_be64(page->data + (size_t)index * 8, entry);
+    *entry = qcow2_be64(at);
+    *bitmap = q->entry_size > 8 ? qcow2_be64(at + 8) : 0;
+}
+
+void qcow2_l2_set(struct qcow2_page *page, unsigned index, uint64_t entry, uint64_t bitmap)
+{
+    uint8_t *at = page->data + index * page->q->entry_size;
+
+    qcow2_put_be64(at, entry);
+    if (page->q->entry_size > 8)
+        qcow2_put_be64(at + 8, bitmap);
+}
+
+/* Whether the cluster behind i others goes on with what the run is made of. */
+static bool continues(const struct qcow2 *q, const struct qcow2_run *run, uint64_t i, const struct qcow2_mapping *m,
+                      bool own)
+{
+    if (qcow2_kind_of(m, 0) != run->kind)
+        return false;
+    return run->kind != QCOW2_DATA ||
+           (m->host == run->first.host + i * q->cluster_size && (!own || m->copied == run->first.copied));
+}
+
+int qcow2_l2_run(struct qcow2 *q, const struct qcow2_l2 *l2, uint64_t guest, uint64_t most, bool own,
+                 struct qcow2_run *run)
+{
+    uint64_t in_cluster = guest & (q->cluster_size - 1), i = 0;
+    unsigned sub = (unsigned)(in_cluster >> q->sub_bits);
+    struct qcow2_mapping m;
+    int r = qcow2_l2_entry(q, l2, guest, 0, &m);
+
+    if (r)
+        return r;
+    *run = (struct qcow2_run){.kind = qcow2_kind_of(&m, sub), .host = m.host + in_cluster, .first = m};
+    run->len = q->cluster_size - in_cluster;
+    if (!l2->page)
+        run->len = (l2->n << q->cluster_bits) - in_cluster;
+    while (l2->page && run->kind != QCOW2_PACKED) {
+        while (sub < q->n_subs && qcow2_kind_of(&m, sub) == run->kind)
+            sub++;
+        run->len = (i << q->cluster_bits) + ((uint64_t)sub << q->sub_bits) - in_cluster;
+        if (sub < q->n_subs || run->len >= most || ++i == l2->n)
+            break;
+        r = qcow2_l2_entry(q, l2, guest, i, &m);
+        if (r)
+            return r;
+        if (!continues(q, run, i, &m, own))
+            break;
+        sub = 0;
+    }
+    if (run->len > most)
+        run->len = most;
+    return 0;
 }
 
 int qcow2_l2_get(struct qcow2 *q, uint64_t guest, struct qcow2_waiter *w, struct qcow2_l2 *l2)
 {
     uint64_t table = q->l1.entries[guest >> q->l2_bits] & QCOW2_OFFSET_MASK;
     size_t index = (guest >> q->cluster_bits) & (q->l2_entries - 1);
-    size_t per_page = q->page_size / 8;
+    size_t per_page = q->page_size / q->entry_size;
 
     if (!table) {
         *l2 = (struct qcow2_l2){.n = q->l2_entries - index};
@@ -223,7 +294,7 @@ int qcow2_l2_get_writable(struct qcow2 *q, uint64_t guest, struct qcow2_waiter *
         return r;
     if (!before) { /* new, in a fresh cluster: its pages need not be read */
         uint64_t table = q->l1.entries[l1_index] & QCOW2_OFFSET_MASK;
-        size_t page = ((guest >> q->cluster_bits) & (q->l2_entries - 1)) / (q->page_size / 8);
+        size_t page = ((guest >> q->cluster_bits) & (q->l2_entries - 1)) / (q->page_size / q->entry_size);
         struct qcow2_page *zeroes;
         r = qcow2_page_new(q, table + page * q->page_size, QCOW2_PAGE_L2, &zeroes);
         if (r)

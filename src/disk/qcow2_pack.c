@@ -226,10 +226,11 @@ static void written(struct disk_request *io, int result)
     if (result == 0)
         result = qcow2_page_modify(p->page);
     if (result == 0) {
-        uint64_t entry = qcow2_be64(p->page->data + (size_t)p->index * 8);
-        if (qcow2_l2_decode(q, entry, &old) == 0 && old.n_first)
+        uint64_t entry, bitmap;
+        qcow2_l2_read(q, p->page->data + p->index * q->entry_size, &entry, &bitmap);
+        if (qcow2_l2_decode(q, entry, bitmap, &old) == 0 && old.n_first)
             qcow2_free_later(q, old.first, old.n_first);
-        qcow2_l2_set(p->page, p->index, QCOW2_COMPRESSED | (p->len / SECTOR - 1) << shift | p->host);
+        qcow2_l2_set(p->page, p->index, QCOW2_COMPRESSED | (p->len / SECTOR - 1) << shift | p->host, 0);
     }
     p->page->pins--;
     if (result)

@@ -1,4 +1,4 @@
-/* Reads: runs of adjacent clusters of a kind, each as one request to the file. */
+/* Reads: runs of a kind, each as one request to the file, or to the backing file. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -42,47 +42,40 @@ static int read_packed(struct qcow2_req *r, const struct qcow2_mapping *m, uint6
     return result;
 }
 
-static bool continues(const struct qcow2 *q, const struct qcow2_mapping *first, uint64_t i,
-                      const struct qcow2_mapping *m)
+/* What the image does not have: the backing file's, and zeroes where that has ended. */
+static int read_backing(struct qcow2_req *r, uint64_t len)
 {
-    if (first->kind == QCOW2_DATA)
-        return m->kind == QCOW2_DATA && m->host == first->host + i * q->cluster_size;
-    return m->kind == QCOW2_NONE || m->kind == QCOW2_ZERO;
+    const struct disk *backing = r->q->backing;
+
+    if (backing && r->pos < backing->size)
+        return qcow2_transfer_backing(r, len < backing->size - r->pos ? len : backing->size - r->pos);
+    qcow2_iov_zero(r, len);
+    r->pos += len;
+    return 0;
 }
 
 int qcow2_read_step(struct qcow2_req *r)
 {
     struct qcow2 *q = r->q;
-    struct qcow2_mapping first, m;
+    struct qcow2_run run;
     struct qcow2_l2 l2;
-    uint64_t in_cluster = r->pos & (q->cluster_size - 1), n = 1;
     int result = qcow2_l2_get(q, r->pos, &r->waiter, &l2);
 
     if (result == 0)
-        result = qcow2_l2_entry(q, &l2, r->pos, 0, &first);
+        result = qcow2_l2_run(q, &l2, r->pos, r->end - r->pos, false, &run);
     if (result)
         return result;
-    uint64_t most = (in_cluster + r->end - r->pos + q->cluster_size - 1) >> q->cluster_bits;
-    if (most > l2.n)
-        most = l2.n;
-    if (!l2.page)
-        n = most;
-    while (n < most && first.kind != QCOW2_PACKED) {
-        result = qcow2_l2_entry(q, &l2, r->pos, n, &m);
-        if (result)
-            return result;
-        if (!continues(q, &first, n, &m))
-            break;
-        n++;
+    switch (run.kind) {
+    case QCOW2_DATA:
+        return qcow2_transfer(r, DISK_READ, run.host, run.len);
+    case QCOW2_PACKED:
+        return read_packed(r, &run.first, run.len);
+    case QCOW2_NONE:
+        return read_backing(r, run.len);
+    case QCOW2_ZERO:
+        break;
     }
-    uint64_t len = (n << q->cluster_bits) - in_cluster;
-    if (len > r->end - r->pos)
-        len = r->end - r->pos;
-    if (first.kind == QCOW2_DATA)
-        return qcow2_transfer(r, DISK_READ, first.host + in_cluster, len);
-    if (first.kind == QCOW2_PACKED)
-        return read_packed(r, &first, len);
-    qcow2_iov_zero(r, len);
-    r->pos += len;
+    qcow2_iov_zero(r, run.len);
+    r->pos += run.len;
     return 0;
 }

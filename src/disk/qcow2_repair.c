@@ -63,12 +63,13 @@ static int count_l2(struct repair *p, uint64_t offset)
     int r = read_l2(p, offset);
 
     for (size_t i = 0; r == 0 && i < q->l2_entries; i++) {
-        uint64_t entry = qcow2_be64(p->table + i * 8);
+        uint64_t entry, bitmap;
+        qcow2_l2_read(q, p->table + i * q->entry_size, &entry, &bitmap);
         if (!entry)
             continue;
-        if (qcow2_l2_decode(q, entry, &m))
+        if (qcow2_l2_decode(q, entry, bitmap, &m))
             return err_set(p->err, -EINVAL, "the L2 entry at offset 0x%llx is 0x%llx, in a file that ends at 0x%llx",
-                           (ull)(offset + i * 8), (ull)entry, (ull)file_size(q->file));
+                           (ull)(offset + i * q->entry_size), (ull)entry, (ull)file_size(q->file));
         r = m.n_first ? count(p, m.first, m.n_first) : 0;
     }
     return r;
@@ -142,9 +143,10 @@ static int flag_l2(struct repair *p, uint64_t offset)
     int r = read_l2(p, offset);
 
     for (size_t i = 0; r == 0 && i < q->l2_entries; i++) {
-        uint64_t entry = qcow2_be64(p->table + i * 8), right = flagged(p, entry);
+        uint8_t *at = p->table + i * q->entry_size;
+        uint64_t entry = qcow2_be64(at), right = flagged(p, entry);
         changed |= right != entry;
-        qcow2_put_be64(p->table + i * 8, right);
+        qcow2_put_be64(at, right);
     }
     if (r == 0 && changed)
         r = file_write(q->file, offset, p->table, q->cluster_size);

@@ -1,17 +1,18 @@
 /*
- * Writes. What has a cluster of its own is written there at once. For the rest, clusters are allocated, adjacent ones for adjacent guest clusters; they
- * get the data in one request with what surrounds it in the first and the last cluster, and L2 entries when that is written. Until then whoever else
- * would allocate for the same guest clusters waits.
+ * Writes. What has a place of its own is written there at once. For the rest, clusters are allocated, adjacent ones for adjacent guest clusters, or those used
+ * that the guest's clusters have already, hidden by zero flags or with a part of their subclusters; they get the data in one request with what
+ * surrounds it, and L2 entries when that is written. Until then whoever else would allocate for the same guest clusters waits.
+ *
+ * What surrounds the data is read as any guest would read it, by a request of our own: from the cluster that is left, or the backing file.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "disk/qcow2_impl.h"
 
-/* What surrounds the data in its first or last cluster. */
+/* What surrounds the data, before or behind it. */
 struct side {
     struct qcow2_alloc *alloc;
-    uint64_t skip; /* in the cluster */
     size_t len;
     uint8_t *buf; /* NULL: zeroes */
     struct disk_request io;
@@ -23,7 +24,8 @@ struct qcow2_alloc {
     struct qcow2_req *r;
     uint64_t guest, n; /* first cluster, clusters */
     uint64_t host;     /* first cluster */
-    bool kept;         /* they were the guest's before, hidden by a zero flag */
+    uint64_t from, to; /* guest bytes that have a place there afterwards, whole subclusters */
+    bool kept;         /* they were the guest's before */
     struct qcow2_page *page;
     unsigned index; /* of the first entry */
     struct qcow2_waitlist waiters;
@@ -76,6 +78,16 @@ void qcow2_alloc_unclaim(struct qcow2 *q, struct qcow2_alloc *claim)
 
 /* ---- the end ---- */
 
+/* The bitmap of the alloc's i-th cluster. */
+static uint64_t bitmap_of(const struct qcow2_alloc *a, uint64_t i, const struct qcow2_mapping *old)
+{
+    const struct qcow2 *q = a->r->q;
+    uint64_t start = (a->guest + i) << q->cluster_bits, end = start + q->cluster_size;
+    uint32_t mine = qcow2_subs(q, (a->from > start ? a->from : start) - start, (a->to < end ? a->to : end) - start);
+
+    return (uint64_t)(old->zero & ~mine) << 32 | (a->kept ? old->data | mine : mine);
+}
+
 static int link_clusters(struct qcow2_alloc *a)
 {
     struct qcow2 *q = a->r->q;
@@ -85,10 +97,11 @@ static int link_clusters(struct qcow2_alloc *a)
     if (r)
         return r;
     for (unsigned i = 0; i < a->n; i++) {
-        uint64_t entry = qcow2_be64(a->page->data + (size_t)(a->index + i) * 8);
-        if (!a->kept && qcow2_l2_decode(q, entry, &old) == 0 && old.n_first)
+        uint64_t entry, bitmap;
+        qcow2_l2_read(q, a->page->data + (a->index + i) * q->entry_size, &entry, &bitmap);
+        if (qcow2_l2_decode(q, entry, bitmap, &old) == 0 && !a->kept && old.n_first)
             qcow2_free_later(q, old.first, old.n_first);
-        qcow2_l2_set(a->page, a->index + i, (a->host + i) << q->cluster_bits | QCOW2_COPIED);
+        qcow2_l2_set(a->page, a->index + i, (a->host + i) << q->cluster_bits | QCOW2_COPIED, bitmap_of(a, i, &old));
     }
     return 0;
 }
@@ -136,45 +149,29 @@ static void side_read(struct qcow2_alloc *a, int result)
 
 static void side_done(struct disk_request *io, int result)
 {
-    struct qcow2_alloc *a = CONTAINER_OF(io, struct side, io)->alloc;
-    struct qcow2 *q = a->r->q;
-
-    side_read(a, result);
-    qcow2_run(q);
+    side_read(CONTAINER_OF(io, struct side, io)->alloc, result);
 }
 
-static void side_unpacked(void *opaque, const uint8_t *cluster, int result)
+static int read_side(struct side *s, uint64_t guest)
 {
-    struct side *s = opaque;
-
-    if (result == 0)
-        memcpy(s->buf, cluster + s->skip, s->len);
-    side_read(s->alloc, result);
-}
-
-static int read_side(struct side *s, const struct qcow2_mapping *m)
-{
-    struct qcow2 *q = s->alloc->r->q;
-
     if (!s->buf)
         return 0;
-    s->alloc->reading++;
-    if (m->kind == QCOW2_PACKED) {
-        int r = qcow2_unpack(q, m, side_unpacked, s);
-        if (r)
-            s->alloc->reading--;
-        return r;
-    }
     s->iov = (struct iovec){s->buf, s->len};
     s->io = (struct disk_request){
-        .op = DISK_READ, .offset = m->host + s->skip, .len = s->len, .iov = &s->iov, .n_iov = 1, .done = side_done};
-    file_submit(q->file, &s->io);
-    return 0;
+        .op = DISK_READ, .offset = guest, .len = s->len, .iov = &s->iov, .n_iov = 1, .done = side_done};
+    int r = qcow2_inner(s->alloc->r->q, &s->io, false);
+    s->alloc->reading += r == 0;
+    return r;
 }
 
-static bool has_content(const struct qcow2_mapping *m)
+/* Whether bytes [from, to) of the guest, which are in the cluster that m tells of, may hold anything but zeroes. */
+static bool has_content(const struct qcow2 *q, const struct qcow2_mapping *m, uint64_t from, uint64_t to)
 {
-    return m->kind == QCOW2_DATA || m->kind == QCOW2_PACKED;
+    uint64_t start = align_down(from, q->cluster_size);
+    uint32_t subs = from < to ? qcow2_subs(q, from - start, to - start) : 0;
+    bool backed = q->backing && from < q->backing->size;
+
+    return subs && (m->kind == QCOW2_PACKED || m->data & subs || (backed && ~m->zero & subs));
 }
 
 static unsigned zero_pieces(uint64_t len)
@@ -205,17 +202,19 @@ static void add_side(struct qcow2_alloc *a, const struct side *s)
 struct plan {
     struct qcow2_l2 l2;
     struct qcow2_mapping first, last; /* of the guest's clusters */
-    uint64_t guest, n, host, len;
+    uint64_t guest, n, host;
+    uint64_t from, to; /* as in the alloc */
+    uint64_t len;      /* of the data, from r->pos on */
     bool kept, fresh;
 };
 
 static struct qcow2_alloc *make_alloc(struct qcow2_req *r, const struct plan *p)
 {
     struct qcow2 *q = r->q;
-    uint64_t start = p->guest << q->cluster_bits, end = (p->guest + p->n) << q->cluster_bits;
-    uint64_t head = r->pos - start, tail = end - r->pos - p->len;
+    uint64_t start = p->guest << q->cluster_bits, end = r->pos + p->len;
+    uint64_t head = r->pos - p->from, tail = p->to - end;
     bool zero = r->req->op == DISK_ZERO;
-    bool head_old = head && has_content(&p->first), tail_old = tail && has_content(&p->last);
+    bool head_old = has_content(q, &p->first, p->from, r->pos), tail_old = has_content(q, &p->last, end, p->to);
 
     if (p->fresh) { /* reads as zeroes anyway */
         head = head_old ? head : 0;
@@ -229,13 +228,13 @@ static struct qcow2_alloc *make_alloc(struct qcow2_req *r, const struct plan *p)
                               .guest = p->guest,
                               .n = p->n,
                               .host = p->host,
+                              .from = p->from,
+                              .to = p->to,
                               .kept = p->kept,
                               .page = p->l2.page,
                               .index = p->l2.index,
-                              .head = {.alloc = a, .len = head},
-                              .tail = {.alloc = a, .len = tail, .skip = q->cluster_size - tail}};
-    a->head.buf = head_old ? aligned_alloc(512, head) : NULL;
-    a->tail.buf = tail_old ? aligned_alloc(512, tail) : NULL;
+                              .head = {a, head, head_old ? malloc(head) : NULL, {0}, {0}},
+                              .tail = {a, tail, tail_old ? malloc(tail) : NULL, {0}, {0}}};
     if ((head_old && !a->head.buf) || (tail_old && !a->tail.buf)) {
         free(a->head.buf);
         free(a->tail.buf);
@@ -273,37 +272,100 @@ static int start_alloc(struct qcow2_req *r, const struct plan *p)
     r->pos += p->len;
     r->pending++;
     a->reading = 1;
-    int result = read_side(&a->head, &p->first);
+    int result = read_side(&a->head, p->from);
     if (result == 0)
-        result = read_side(&a->tail, &p->last);
+        result = read_side(&a->tail, r->pos);
     side_read(a, result);
     return 0;
 }
 
-/* Whether the i-th guest cluster of the plan can be allocated with those before it. */
-static int joins(struct qcow2 *q, struct plan *p, uint64_t i, bool *yes)
+/* The guest's cluster has a place that nobody else has. */
+static bool is_own(const struct qcow2_mapping *m)
 {
-    struct qcow2_mapping m;
-    int r = qcow2_l2_entry(q, &p->l2, p->guest << q->cluster_bits, i, &m);
+    return m->kind != QCOW2_PACKED && m->host && m->copied;
+}
 
-    if (r)
-        return r;
-    bool own = m.kind == QCOW2_ZERO && m.copied;
-    *yes = !(m.kind == QCOW2_DATA && m.copied) && own == p->kept &&
-           (!own || m.host == p->first.host + i * q->cluster_size);
-    for (struct qcow2_alloc *a = q->allocs; a && *yes; a = a->next)
-        *yes = p->guest + i < a->guest || p->guest + i >= a->guest + a->n;
-    if (*yes)
+static bool being_allocated(const struct qcow2 *q, uint64_t guest)
+{
+    for (const struct qcow2_alloc *a = q->allocs; a; a = a->next)
+        if (guest >= a->guest && guest < a->guest + a->n)
+            return true;
+    return false;
+}
+
+/* Clusters that are there, up to the next subcluster that has data, which others may be writing to. */
+static int plan_kept(struct qcow2_req *r, struct plan *p)
+{
+    struct qcow2 *q = r->q;
+    uint64_t start = p->guest << q->cluster_bits;
+    unsigned sub = (unsigned)((r->pos - start) >> q->sub_bits);
+    struct qcow2_mapping m = p->first;
+
+    p->host = p->first.host >> q->cluster_bits;
+    p->from = align_down(r->pos, UINT64_C(1) << q->sub_bits);
+    for (;;) {
         p->last = m;
+        while (sub < q->n_subs && qcow2_kind_of(&m, sub) != QCOW2_DATA)
+            sub++;
+        p->to = start + ((p->n - 1) << q->cluster_bits) + ((uint64_t)sub << q->sub_bits);
+        if (sub < q->n_subs || p->to >= r->end || p->n == p->l2.n || being_allocated(q, p->guest + p->n))
+            break;
+        int result = qcow2_l2_entry(q, &p->l2, r->pos, p->n, &m);
+        if (result)
+            return result;
+        if (!is_own(&m) || m.host != p->first.host + p->n * q->cluster_size || qcow2_kind_of(&m, 0) == QCOW2_DATA)
+            break;
+        sub = 0;
+        p->n++;
+    }
+    if (p->to > align_up(r->end, UINT64_C(1) << q->sub_bits))
+        p->to = align_up(r->end, UINT64_C(1) << q->sub_bits);
+    p->len = (p->to < r->end ? p->to : r->end) - r->pos;
     return 0;
 }
 
-/* Clusters for what begins at r->pos, which has none of its own. */
-static int allocate(struct qcow2_req *r, uint64_t most)
+/* What the guest's clusters share with others, or what is packed, moves as a whole; of the rest, the subclusters that are touched. */
+static bool moves_whole(const struct qcow2_mapping *m)
+{
+    return m->kind == QCOW2_PACKED || m->data;
+}
+
+static int plan_new(struct qcow2_req *r, struct plan *p)
+{
+    struct qcow2 *q = r->q;
+    uint64_t start = p->guest << q->cluster_bits, sub = UINT64_C(1) << q->sub_bits;
+    uint64_t most = (r->end - start + q->cluster_size - 1) >> q->cluster_bits, want;
+    struct qcow2_mapping m;
+    int result = 0;
+
+    for (most = most < p->l2.n ? most : p->l2.n; p->n < most && !being_allocated(q, p->guest + p->n); p->n++) {
+        result = qcow2_l2_entry(q, &p->l2, r->pos, p->n, &m);
+        if (result)
+            return result;
+        if (is_own(&m))
+            break;
+    }
+    want = p->n;
+    p->l2.page->pins++; /* what else is read must not push it out */
+    result = qcow2_refcount_alloc(q, 1, want, &r->waiter, &p->host, &p->n, &p->fresh);
+    p->l2.page->pins--;
+    if (result)
+        return result;
+    result = qcow2_l2_entry(q, &p->l2, r->pos, p->n - 1, &p->last);
+    if (result)
+        return result;
+    uint64_t end = start + (p->n << q->cluster_bits);
+    p->len = (end < r->end ? end : r->end) - r->pos;
+    p->from = moves_whole(&p->first) ? start : align_down(r->pos, sub);
+    p->to = moves_whole(&p->last) ? end : align_up(r->pos + p->len, sub);
+    return 0;
+}
+
+/* Places for what begins at r->pos, which has none of its own. */
+static int allocate(struct qcow2_req *r)
 {
     struct qcow2 *q = r->q;
     struct plan p = {.guest = r->pos >> q->cluster_bits, .n = 1};
-    bool yes = true;
     int result = qcow2_alloc_conflict(q, p.guest, 1, &r->waiter);
 
     if (result == 0)
@@ -314,64 +376,23 @@ static int allocate(struct qcow2_req *r, uint64_t most)
         result = qcow2_l2_entry(q, &p.l2, r->pos, 0, &p.first);
     if (result)
         return result;
-    p.last = p.first;
-    p.kept = p.first.kind == QCOW2_ZERO && p.first.copied;
-    if (most > p.l2.n)
-        most = p.l2.n;
-    while (p.n < most) {
-        result = joins(q, &p, p.n, &yes);
-        if (result)
-            return result;
-        if (!yes)
-            break;
-        p.n++;
-    }
-    p.host = p.first.host >> q->cluster_bits;
-    if (!p.kept) {
-        uint64_t want = p.n;
-        p.l2.page->pins++; /* what else is read must not push it out */
-        result = qcow2_refcount_alloc(q, 1, want, &r->waiter, &p.host, &p.n, &p.fresh);
-        p.l2.page->pins--;
-        if (result)
-            return result;
-        if (p.n < want)
-            result = qcow2_l2_entry(q, &p.l2, r->pos, p.n - 1, &p.last);
-        if (result)
-            return result;
-    }
-    p.len = ((p.guest + p.n) << q->cluster_bits) - r->pos;
-    if (p.len > r->end - r->pos)
-        p.len = r->end - r->pos;
-    return start_alloc(r, &p);
+    p.kept = is_own(&p.first);
+    result = p.kept ? plan_kept(r, &p) : plan_new(r, &p);
+    return result ? result : start_alloc(r, &p);
 }
 
 int qcow2_write_step(struct qcow2_req *r)
 {
     struct qcow2 *q = r->q;
-    uint64_t in_cluster = r->pos & (q->cluster_size - 1), n = 1;
-    uint64_t most = (in_cluster + r->end - r->pos + q->cluster_size - 1) >> q->cluster_bits;
-    struct qcow2_mapping first, m;
+    struct qcow2_run run;
     struct qcow2_l2 l2;
-    bool zero = r->req->op == DISK_ZERO;
     int result = q->broken ? -EIO : qcow2_l2_get(q, r->pos, &r->waiter, &l2);
 
     if (result == 0)
-        result = qcow2_l2_entry(q, &l2, r->pos, 0, &first);
+        result = qcow2_l2_run(q, &l2, r->pos, r->end - r->pos, true, &run);
     if (result)
         return result;
-    if (first.kind != QCOW2_DATA || !first.copied)
-        return allocate(r, most);
-    if (most > l2.n)
-        most = l2.n;
-    for (; n < most; n++) {
-        result = qcow2_l2_entry(q, &l2, r->pos, n, &m);
-        if (result)
-            return result;
-        if (m.kind != QCOW2_DATA || !m.copied || m.host != first.host + n * q->cluster_size)
-            break;
-    }
-    uint64_t len = (n << q->cluster_bits) - in_cluster;
-    if (len > r->end - r->pos)
-        len = r->end - r->pos;
-    return qcow2_transfer(r, zero ? DISK_ZERO : DISK_WRITE, first.host + in_cluster, len);
+    if (run.kind != QCOW2_DATA || !run.first.copied)
+        return allocate(r);
+    return qcow2_transfer(r, r->req->op == DISK_ZERO ? DISK_ZERO : DISK_WRITE, run.host, run.len);
 }

@@ -49,7 +49,13 @@ static void close_raw(struct disk *disk)
     free(raw);
 }
 
-static const struct disk_type type = {.name = "raw", .submit = submit, .resize = resize, .close = close_raw};
+static void wait_raw(struct disk *disk)
+{
+    file_wait(CONTAINER_OF(disk, struct raw, disk)->file);
+}
+
+static const struct disk_type type = {
+    .name = "raw", .submit = submit, .resize = resize, .wait = wait_raw, .close = close_raw};
 
 int raw_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err)
 {

@@ -24,6 +24,7 @@ struct file {
 };
 
 struct fake *fake_next;
+struct fake_name fake_names[8];
 
 uint32_t fake_random(uint64_t *seed)
 {
@@ -221,6 +222,39 @@ static uint8_t *gather(const struct disk_request *req)
     return data;
 }
 
+static bool is_zero(const struct fake *f, uint64_t at, uint64_t end)
+{
+    while (at < end && (at >= f->size || !f->data[at]))
+        at++;
+    return at == end;
+}
+
+/* Sectors of zeroes are holes. */
+static void map(const struct fake *f, struct disk_request *req)
+{
+    uint64_t end = req->offset + req->len;
+    unsigned room = req->n_extents;
+
+    req->n_extents = 0;
+    for (uint64_t at = req->offset; at < end;) {
+        uint64_t to = at - at % SECTOR + SECTOR < end ? at - at % SECTOR + SECTOR : end;
+        enum disk_extent_kind kind = is_zero(f, at, to) ? DISK_EXTENT_HOLE : DISK_EXTENT_DATA;
+        struct disk_extent *last = req->n_extents ? &req->extents[req->n_extents - 1] : NULL;
+        if (last && last->kind == kind) {
+            last->len += to - at;
+        } else if (req->n_extents == room) {
+            return;
+        } else {
+            req->extents[req->n_extents++] = (struct disk_extent){.kind = kind,
+                                                                  .offset = at,
+                                                                  .len = to - at,
+                                                                  .has_host = kind == DISK_EXTENT_DATA,
+                                                                  .host_offset = kind == DISK_EXTENT_DATA ? at : 0};
+        }
+        at = to;
+    }
+}
+
 static int perform(struct fake *f, const struct pending *p, size_t *synced)
 {
     const struct disk_request *req = p->req;
@@ -241,7 +275,8 @@ static int perform(struct fake *f, const struct pending *p, size_t *synced)
         sync_until(f, p->n_changes);
         return 0;
     case DISK_MAP:
-        return -ENOTSUP;
+        map(f, p->req);
+        return 0;
     case DISK_DISCARD:
         if (req->offset < f->size) {
             uint64_t len = req->len < f->size - req->offset ? req->len : f->size - req->offset;
@@ -286,10 +321,14 @@ static void pump(void *opaque)
 int file_open(struct file **out, const struct disk_conf *conf, struct loop *loop, struct err *err)
 {
     struct file *file = calloc(1, sizeof(*file));
+    struct fake *fake = fake_next;
 
     MUST(file);
-    MUST(!fake_next->open);
-    file->fake = fake_next;
+    for (size_t i = 0; i < sizeof(fake_names) / sizeof(fake_names[0]); i++)
+        if (fake_names[i].fake && strcmp(fake_names[i].path, conf->path) == 0)
+            fake = fake_names[i].fake;
+    MUST(!fake->open);
+    file->fake = fake;
     file->fake->open = true;
     file->loop = loop;
     loop_event_init(&file->event, loop, pump, file);

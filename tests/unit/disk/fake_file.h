@@ -33,8 +33,14 @@ struct fake {
     bool open;
 };
 
-/* The next file_open() opens it. */
+/* The next file_open() opens it, unless its path is one of these. */
 extern struct fake *fake_next;
+
+struct fake_name {
+    char path[96];
+    struct fake *fake;
+};
+extern struct fake_name fake_names[8];
 
 struct fake *fake_new(const uint8_t *image, uint64_t size, uint64_t seed);
 struct fake *fake_load(const char *path, uint64_t seed);

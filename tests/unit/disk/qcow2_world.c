@@ -15,6 +15,11 @@ void world_fill(uint8_t *buf, uint64_t block, uint32_t value)
         store_le64(buf + i * 8, value ? (uint64_t)value << 32 | (block & 0xffffff) << 8 | i : 0);
 }
 
+static uint32_t last_value(const struct block *b)
+{
+    return b->n ? b->later[b->n - 1] : b->flushed;
+}
+
 void world_init(struct world *w, struct fake *fake, uint64_t size, uint64_t seed)
 {
     *w = (struct world){.fake = fake,
@@ -25,6 +30,20 @@ void world_init(struct world *w, struct fake *fake, uint64_t size, uint64_t seed
     assert_int_equal(loop_open(&w->loop, NULL), 0);
     w->blocks = calloc(w->n_blocks, sizeof(*w->blocks));
     assert_non_null(w->blocks);
+}
+
+void world_cover(struct world *w, const struct world *below)
+{
+    for (uint64_t i = 0; i < w->n_blocks && i < below->n_blocks; i++)
+        w->blocks[i].flushed = last_value(&below->blocks[i]);
+    w->next_value = below->next_value;
+}
+
+void world_shrink(struct world *w, uint64_t size)
+{
+    for (uint64_t i = size / BLOCK; i < w->n_blocks; i++)
+        free(w->blocks[i].later);
+    w->n_blocks = size / BLOCK;
 }
 
 void world_fini(struct world *w)
@@ -56,11 +75,6 @@ void world_close(struct world *w)
 }
 
 /* ---- values ---- */
-
-static uint32_t last_value(const struct block *b)
-{
-    return b->n ? b->later[b->n - 1] : b->flushed;
-}
 
 static void push(struct block *b, uint32_t value)
 {
@@ -230,11 +244,13 @@ static void prepare(struct op *op)
 static void push_discarded(struct op *op)
 {
     struct world *w = op->w;
-    uint64_t per = ((struct qcow2 *)w->disk)->cluster_size / BLOCK, end = op->first + op->n;
+    struct qcow2 *q = (struct qcow2 *)w->disk;
+    uint64_t per = q->cluster_size / BLOCK, end = op->first + op->n;
     uint64_t first = align_up(op->first, per), last = end == w->n_blocks ? end : align_down(end, per);
 
     for (uint64_t i = first; i < last; i++)
-        push(&w->blocks[i], 0);
+        if (q->version >= 3 || align_down(i, per) * BLOCK >= q->backed_below) /* version 2 cannot hide what is below */
+            push(&w->blocks[i], 0);
 }
 
 static void begin(struct world *w)
@@ -438,12 +454,18 @@ static void check_flag(struct verify *v, uint64_t entry, const char *what, uint6
 
 static void verify_l2(struct verify *v, uint64_t offset)
 {
-    for (uint64_t i = 0; i < v->q.cluster_size / 8; i++) {
-        uint64_t entry = entry_at(v, offset + i * 8);
+    for (uint64_t i = 0; i < v->q.l2_entries; i++) {
+        uint64_t entry = entry_at(v, offset + i * v->q.entry_size);
+        uint64_t bitmap = v->q.n_subs > 1 ? entry_at(v, offset + i * 16 + 8) : 0;
+        if ((uint32_t)bitmap & bitmap >> 32 || ((uint32_t)bitmap && !(entry & QCOW2_OFFSET_MASK))) {
+            print_message("L2 entry %llu is %llx, its bitmap %llx\n", (unsigned long long)i, (unsigned long long)entry,
+                          (unsigned long long)bitmap);
+            v->bad = true;
+        }
         if (entry & QCOW2_COMPRESSED) {
             struct qcow2_mapping m;
             v->q.end = v->n;
-            if (qcow2_l2_decode(&v->q, entry, &m))
+            if (qcow2_l2_decode(&v->q, entry, 0, &m))
                 v->bad = true;
             else
                 refer(v, m.first, m.n_first, "compressed");
@@ -468,6 +490,8 @@ int world_verify(const struct fake *f)
     v->q.cluster_size = UINT64_C(1) << v->q.cluster_bits;
     v->q.refcount_order = v->q.version >= 3 ? qcow2_be32(h + 96) : 4;
     v->q.block_bits = v->q.cluster_bits + 3 - v->q.refcount_order;
+    v->q.incompatible = v->q.version >= 3 ? qcow2_be64(h + 72) : 0;
+    qcow2_l2_shape(&v->q);
     v->n = (f->size + v->q.cluster_size - 1) >> v->q.cluster_bits;
     v->refs = calloc(v->n + 1, sizeof(*v->refs));
     assert_non_null(v->refs);

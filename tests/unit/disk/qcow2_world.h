@@ -46,6 +46,8 @@ struct world {
 
 /* Blocks of zeroes. */
 void world_init(struct world *w, struct fake *fake, uint64_t size, uint64_t seed);
+/* The blocks of `below`, as far as there are, of which w's image is a new overlay. */
+void world_cover(struct world *w, const struct world *below);
 void world_fini(struct world *w);
 void world_open(struct world *w);
 void world_close(struct world *w);
@@ -58,7 +60,8 @@ int world_flush(struct world *w);
 int world_single(struct world *w, enum disk_op op, uint64_t offset, void *buf, size_t len);
 /* All is zeroes now, and was flushed. */
 void world_reset(struct world *w);
-/* From now on the disk has `size` bytes; what is new is zeroes. Before disk_resize(). */
+/* From now on the disk has `size` bytes; what is new is zeroes. Before disk_resize(), which does the rest. */
+void world_shrink(struct world *w, uint64_t size);
 void world_grow(struct world *w, uint64_t size);
 /* Reads all and compares with the last values; `cut`: with what may be there. */
 void world_check(struct world *w, bool cut);
