@@ -101,6 +101,8 @@ struct disk_conf {
     bool
         no_lock; /* only with read_only: looked at while somebody writes to it; what is read may be neither old nor new */
     bool no_backing; /* the image alone: what it does not have reads as zeroes, and its backing file is not opened */
+    unsigned
+        timeout; /* seconds that requests to a server wait while it is gone; 0: FILE_NET_TIMEOUT. Then they fail with -ETIMEDOUT */
     const struct disk_allow *allow; /* NULL: no backing file; must outlive the disk */
     const struct disk_link *above;  /* whose backing file this is; NULL: nobody's. Needed until it is open */
 };

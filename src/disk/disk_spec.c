@@ -2,8 +2,9 @@
 
 #include <errno.h>
 
-#define RATE_MAX   (UINT64_C(1) << 40)
-#define QUEUES_MAX 64
+#define RATE_MAX    (UINT64_C(1) << 40)
+#define QUEUES_MAX  64
+#define TIMEOUT_MAX 86400
 
 #define AT(member) .offset = offsetof(struct disk_spec, member)
 
@@ -21,6 +22,7 @@ static const struct keyval_key keys[] = {
     {.name = "queues", .kind = KEYVAL_NUMBER, AT(queues), .least = 1, .most = QUEUES_MAX},
     {.name = "direct", .kind = KEYVAL_FLAG, AT(direct)},
     {.name = "threads", .kind = KEYVAL_FLAG, AT(threads)},
+    {.name = "timeout", .kind = KEYVAL_NUMBER, AT(timeout), .least = 1, .most = TIMEOUT_MAX},
     {.name = "on-error", .kind = KEYVAL_CHOICE, AT(on_error), .choices = "report|pause|enospc"},
 };
 
@@ -47,6 +49,7 @@ void disk_spec_conf(const struct disk_spec *spec, struct disk_conf *conf)
         .discard = spec->discard,
         .direct = spec->direct,
         .threads = spec->threads,
+        .timeout = (unsigned)spec->timeout,
     };
 }
 

@@ -1,0 +1,86 @@
+"""
+Servers of disks, for tests: each on a port of its own on loopback, with its files in the test's directory, killed and started again as often as one likes.
+"""
+
+import socket
+import subprocess
+import time
+
+import harness
+
+
+def free_port():
+    """A TCP port that nobody has, as far as one can tell."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+class Server:
+    """One disk of 16 MiB, in `image`."""
+
+    size = 16 << 20
+    missing = None  # why it cannot run here
+
+    def __init__(self, directory):
+        self.dir = directory
+        self.port = free_port()
+        self.image = directory / "served.raw"
+        self.process = None
+        self.resize(self.size)
+
+    def resize(self, size):
+        """While it does not run: another size for the disk."""
+        with open(self.image, "ab") as file:
+            file.truncate(size)
+
+    def command(self):
+        """What runs in the foreground."""
+        raise NotImplementedError
+
+    def set_up(self):
+        """What is left to do when it listens."""
+
+    def url(self, **_):
+        """What vireo calls the disk."""
+        raise NotImplementedError
+
+    def start(self):
+        """Returns when it serves."""
+        with open(self.dir / "server.log", "ab") as log:
+            self.process = subprocess.Popen([str(word) for word in self.command()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            cwd=self.dir)
+        until = time.monotonic() + harness.PATIENCE
+        while True:
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
+                    break
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise AssertionError(f"{self.command()[0]} does not serve: {(self.dir / 'server.log').read_text(errors='replace')[-2000:]}")
+            time.sleep(0.02)
+        self.set_up()
+
+    def signal(self, number):
+        """A signal, and no more."""
+        self.process.send_signal(number)
+
+    def kill(self):
+        """As a power cut has it."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+class Nbd(Server):
+    """nbdkit, with a cache that is lost when it is killed."""
+
+    filters = ["cache"]
+    arguments = ["cache=writeback"]
+
+    def command(self):
+        return ["nbdkit", "-f", "-p", self.port, "-i", "127.0.0.1", "-e", "disk", *(f"--filter={name}" for name in ["exportname", *self.filters]),
+                "file", self.image, "exportname=disk", "exportname-strict=true", *self.arguments]
+
+    def url(self, export="disk", port=None, **_):
+        return f"nbd://127.0.0.1:{port or self.port}/{export},format=raw"
