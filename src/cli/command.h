@@ -8,11 +8,12 @@
 
 /* What vireo's exit status says. Debug exit adds (v << 1) | 1. */
 enum status {
-    STATUS_OK,      /* the guest powered off, or its user ended it */
-    STATUS_FAILED,  /* vireo or the host failed */
-    STATUS_USAGE,   /* wrong use: an option, its value, or a file it names */
-    STATUS_GUEST,   /* the guest crashed, or reset under --no-reboot */
-    STATUS_TIMEOUT, /* --timeout passed */
+    STATUS_OK,                       /* the guest powered off, or its user ended it */
+    STATUS_FAILED,                   /* vireo or the host failed */
+    STATUS_USAGE,                    /* wrong use: an option, its value, or a file it names */
+    STATUS_GUEST,                    /* the guest crashed, or reset under --no-reboot */
+    STATUS_TIMEOUT,                  /* --timeout passed */
+    STATUS_DIFFERENT = STATUS_GUEST, /* of disk compare: the images differ */
 };
 
 struct command {

@@ -4,6 +4,20 @@
     {name, OPTION_##kind, argument, fallback, help, offsetof(struct OF, field)},
 #define TABLE(name) const struct option_table disk_##name##_option_table = {name##_specs, ARRAY_SIZE(name##_specs)}
 
+#define OF disk_convert_options
+static const struct option_spec convert_specs[] = {
+#include "cli/disk_convert_options.def"
+};
+TABLE(convert);
+#undef OF
+
+#define OF disk_compare_options
+static const struct option_spec compare_specs[] = {
+#include "cli/disk_compare_options.def"
+};
+TABLE(compare);
+#undef OF
+
 #define OF disk_info_options
 static const struct option_spec info_specs[] = {
 #include "cli/disk_info_options.def"

@@ -6,6 +6,14 @@
 
 #define OPTION(field, kind, name, argument, fallback, help) OPTION_TYPE_##kind field;
 
+struct disk_convert_options {
+#include "cli/disk_convert_options.def"
+};
+
+struct disk_compare_options {
+#include "cli/disk_compare_options.def"
+};
+
 struct disk_info_options {
 #include "cli/disk_info_options.def"
 };

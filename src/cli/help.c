@@ -36,7 +36,7 @@ static const struct choice statuses[] = {
     {"0", "done; of run: the guest powered off, or its user ended it with Ctrl-A x"},
     {"1", "vireo failed, or the host did"},
     {"2", "wrong use: an option, its value, or a file it names"},
-    {"3", "the guest reset under --no-reboot, or crashed by a triple fault"},
+    {"3", "the guest reset under --no-reboot, or crashed by a triple fault; of disk compare: the images differ"},
     {"4", "the time of --timeout was up"},
     {"(v << 1) | 1", "the guest wrote v to port 0xf4 under --debug-exit"},
 };

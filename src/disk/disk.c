@@ -1,8 +1,11 @@
 #include "disk/disk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "disk/file_protocol.h"
 #include "disk/format.h"
@@ -71,6 +74,12 @@ int disk_check(const struct disk_conf *conf, struct err *err)
     return find(conf, err) ? 0 : -EINVAL;
 }
 
+const char *disk_format(const struct disk_conf *conf, struct err *err)
+{
+    const struct format *format = find(conf, err);
+    return format ? format->name : NULL;
+}
+
 int disk_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err)
 {
     const struct format *format = find(conf, err);
@@ -82,6 +91,22 @@ int disk_open(struct disk **disk, const struct disk_conf *conf, struct loop *loo
         return err_set(err, -ENAMETOOLONG, "disk '%.60s...': accepted are names up to %zu characters", conf->path,
                        sizeof((*disk)->path) - 1);
     return format->open(disk, conf, loop, err);
+}
+
+int format_new_file(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    struct stat st;
+
+    if (fd >= 0 || errno != EEXIST)
+        return fd < 0 ? -errno : fd;
+    fd = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
+        return fd;
+    close(fd);
+    return -EEXIST;
 }
 
 int disk_create(const struct disk_create_conf *conf, struct err *err)

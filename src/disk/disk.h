@@ -124,6 +124,8 @@ struct disk {
 
 /* Whether `conf` names a format, in so many words or by the path's ending; -EINVAL and a message that lists the formats. */
 int disk_check(const struct disk_conf *conf, struct err *err) MUST_CHECK;
+/* The format that it names, a constant; NULL and the same message. */
+const char *disk_format(const struct disk_conf *conf, struct err *err) MUST_CHECK;
 
 /*
  * Opens an image and locks it: two writers, or a writer and readers, are refused, also between processes. Metadata is checked; err names the field and its

@@ -8,6 +8,9 @@
 #include "disk/disk.h"
 #include "disk/disk_create.h"
 
+/* A new file at `path`, or the empty one that is there: a descriptor, or -EEXIST and the like. */
+int format_new_file(const char *path) MUST_CHECK;
+
 #define FORMAT(name, endings, help)                                                                                   \
     int name##_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err) MUST_CHECK; \
     int name##_create(const struct disk_create_conf *conf, struct err *err) MUST_CHECK;

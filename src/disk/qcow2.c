@@ -477,6 +477,7 @@ static void close_image(struct disk *disk)
 
 static const struct disk_type qcow2_type = {
     .name = "qcow2",
+    .info = qcow2_info,
     .submit = submit,
     .resize = qcow2_resize,
     .wait = wait_image,

@@ -11,7 +11,8 @@
 
 typedef unsigned long long ull;
 
-#define BACKING_AT 128 /* bytes before a backing file's name, but for that of its format */
+#define HEADER_LENGTH 112 /* with a compression type that is none of zlib */
+#define BACKING_AT    136 /* bytes before a backing file's name, but for that of its format */
 
 struct shape {
     struct qcow2 q; /* of which sizes are used, not files */
@@ -40,6 +41,11 @@ static int check(const struct disk_create_conf *conf, const char *path, struct e
             "disk '%.200s': extended L2 entries in version %u with clusters of %u bytes; accepted is version 3 "
             "with 16K at least",
             path, conf->version, conf->cluster_size);
+    if (conf->compression && strcmp(conf->compression, "zlib") != 0 &&
+        (strcmp(conf->compression, "zstd") != 0 || conf->version == 2))
+        return err_set(err, -EINVAL,
+                       "disk '%.200s': compression '%.60s' in version %u; accepted are zlib and, in version 3, zstd",
+                       path, conf->compression, conf->version);
     size_t room = conf->cluster_size - BACKING_AT - (conf->backing ? strlen(conf->backing_format) : 0);
     if (conf->backing && (!*conf->backing_format || strlen(conf->backing_format) > 15))
         return err_set(err, -EINVAL, "disk '%.200s': backing file '%.200s': format '%.60s'; accepted are raw and qcow2",
@@ -59,7 +65,8 @@ static int lay_out(struct shape *s, const struct disk_create_conf *conf, const c
     q->cluster_bits = (unsigned)__builtin_ctz(conf->cluster_size);
     q->refcount_order = (unsigned)__builtin_ctz(conf->refcount_bits);
     q->block_bits = q->cluster_bits + 3 - q->refcount_order;
-    q->incompatible = conf->extended_l2 ? QCOW2_EXTENDED_L2 : 0;
+    q->compression = conf->compression && strcmp(conf->compression, "zstd") == 0;
+    q->incompatible = (conf->extended_l2 ? QCOW2_EXTENDED_L2 : 0) | (q->compression ? QCOW2_COMPRESSION : 0);
     qcow2_l2_shape(q);
     s->l1_entries = (conf->size + (UINT64_C(1) << q->l2_bits) - 1) >> q->l2_bits;
     if (s->l1_entries > QCOW2_MAX_L1_BYTES / 8)
@@ -107,10 +114,11 @@ static void fill_header(const struct shape *s, const struct disk_create_conf *co
     if (q->version >= 3) {
         qcow2_put_be64(h + 72, q->incompatible);
         qcow2_put_be32(h + 96, q->refcount_order);
-        qcow2_put_be32(h + 100, 104);
+        qcow2_put_be32(h + 100, q->compression ? HEADER_LENGTH : 104);
+        h[104] = (uint8_t)q->compression;
     }
     if (conf->backing)
-        fill_backing(conf, q->version >= 3 ? 104 : 72, h);
+        fill_backing(conf, q->version < 3 ? 72 : q->compression ? HEADER_LENGTH : 104, h);
 }
 
 static int write_at(int fd, const uint8_t *buf, size_t len, uint64_t offset)
@@ -175,8 +183,8 @@ int qcow2_create(const struct disk_create_conf *given, struct err *err)
     if (r == 0)
         r = lay_out(s, &conf, path, err);
     if (r == 0) {
-        int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        r = fd < 0 ? -errno : write_image(fd, s, &conf);
+        int fd = format_new_file(path);
+        r = fd < 0 ? fd : write_image(fd, s, &conf);
         if (r)
             err_set(err, r, "disk '%.200s': cannot be made: %s", path, strerror(-r));
         if (fd >= 0 && close(fd) < 0 && r == 0)

@@ -459,6 +459,11 @@ void qcow2_pack_drop(struct qcow2_req *r);
 /* These clusters get no more compressed ones. */
 void qcow2_pack_avoid(struct qcow2 *q, uint64_t first, uint64_t n);
 
+/* ---- what it is (disk_info.h) ---- */
+
+struct disk_info;
+void qcow2_info(const struct disk *disk, struct disk_info *info);
+
 /* ---- opening ---- */
 
 int qcow2_header_read(struct qcow2 *q, struct err *err) MUST_CHECK;

@@ -92,10 +92,10 @@ free_raw:
 
 int raw_create(const struct disk_create_conf *conf, struct err *err)
 {
-    int fd = open(conf->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666), r;
+    int fd = format_new_file(conf->path), r;
 
     if (fd < 0)
-        return err_set(err, -errno, "disk '%.200s': cannot be made: %s", conf->path, strerror(errno));
+        return err_set(err, fd, "disk '%.200s': cannot be made: %s", conf->path, strerror(-fd));
     r = ftruncate(fd, (off_t)conf->size) < 0 ? -errno : 0;
     if (r)
         err_set(err, r, "disk '%.200s': cannot be made: %s", conf->path, strerror(-r));
