@@ -27,7 +27,7 @@ bool log_is_raw(void)
 
 void log_at(enum log_level level, const char *fmt, ...)
 {
-    static const char *const names[] = {"", "", "warning: ", "info: ", "debug: "};
+    static const char *const names[] = {"", "", "", "warning: ", "info: ", "debug: "};
     char line[1024];
     va_list ap;
 

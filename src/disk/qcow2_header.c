@@ -359,7 +359,7 @@ static int claim_all(struct qcow2 *q, struct err *err)
     for (uint32_t i = 0; r == 0 && i < q->n_snapshots; i++)
         r = claim(q, "L1 table of snapshot", i, q->snapshots[i].l1_offset, q->snapshots[i].l1_size * UINT64_C(8), err);
     if (r == 0)
-        r = claim_entries(q, "refcount table entry", &q->refcounts, QCOW2_OFFSET_MASK | UINT64_C(0xff) << 56, err);
+        r = claim_entries(q, "refcount table entry", &q->refcounts, QCOW2_OFFSET_MASK, err);
     if (r == 0)
         r = claim_entries(q, "L1 entry", &q->l1, QCOW2_OFFSET_MASK | QCOW2_COPIED, err);
     return r;

@@ -504,7 +504,7 @@ static void test_error_reported(void **state)
     struct rig *r = rig_prepare(state, ",on-error=report");
     uint8_t buf[512] = {0};
 
-    log_set_level(LOG_LEVEL_ERROR - 1);
+    log_set_level(LOG_LEVEL_NONE);
     r->conf.ask_pause = on_ask;
     r->conf.opaque = r;
     rig_start(r, DRIVER_ALL);
@@ -530,7 +530,7 @@ static void test_error_pauses(void **state)
     uint32_t len;
     uint8_t buf[512];
 
-    log_set_level(LOG_LEVEL_ERROR - 1);
+    log_set_level(LOG_LEVEL_NONE);
     r->conf.ask_pause = on_ask;
     r->conf.opaque = r;
     rig_start(r, DRIVER_ALL);
@@ -574,7 +574,7 @@ static void test_held_and_gone(void **state)
     struct rig *r = rig_prepare(state, ",on-error=pause");
     uint8_t buf[512] = {0};
 
-    log_set_level(LOG_LEVEL_ERROR - 1);
+    log_set_level(LOG_LEVEL_NONE);
     r->conf.ask_pause = on_ask;
     r->conf.opaque = r;
     rig_start(r, DRIVER_ALL);

@@ -183,8 +183,15 @@ static void sync_until(struct fake *f, size_t n)
 
 /* ---- requests ---- */
 
+/* What no file has: whoever asks for it used something unchecked. */
+static void check_range(const struct disk_request *req)
+{
+    MUST(req->offset <= INT64_MAX && req->len <= INT64_MAX - req->offset);
+}
+
 static int fault(struct fake *f, const struct disk_request *req)
 {
+    check_range(req);
     f->n_ops++;
     if (f->dead)
         return -EIO;
@@ -206,7 +213,8 @@ static void read_into(const struct fake *f, const struct disk_request *req)
     for (unsigned i = 0; i < req->n_iov; at += req->iov[i++].iov_len) {
         uint64_t have = at < f->size ? f->size - at : 0, len = req->iov[i].iov_len;
         have = have < len ? have : len;
-        memcpy(req->iov[i].iov_base, f->data + at, have);
+        if (have)
+            memcpy(req->iov[i].iov_base, f->data + at, have);
         memset((uint8_t *)req->iov[i].iov_base + have, 0, len - have);
     }
 }
