@@ -170,8 +170,11 @@ static int on_extents(void *opaque, const char *context, uint64_t offset, uint32
         bool zero = entries[e + 1] & STATE_ZERO, hole = entries[e + 1] & STATE_HOLE;
         if (len == 0)
             break;
-        piece->extents[i++] = (struct disk_extent){
-            .kind = !zero ? DISK_EXTENT_DATA : hole ? DISK_EXTENT_HOLE : DISK_EXTENT_ZERO, .offset = at, .len = len};
+        piece->extents[i++] = (struct disk_extent){.kind = !zero  ? DISK_EXTENT_DATA
+                                                           : hole ? DISK_EXTENT_HOLE
+                                                                  : DISK_EXTENT_ZERO,
+                                                   .offset = at,
+                                                   .len = len};
         at += len;
     }
     piece->n_extents = i;

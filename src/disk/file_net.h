@@ -53,12 +53,12 @@ struct file_net_props {
 /* One call to the server: within props' limits. */
 struct file_net_piece {
     enum file_net_kind kind;
-    bool unmap;        /* ZERO */
-    uint64_t offset;   /* TRUNCATE: the size */
-    uint64_t len;      /* MAP: of the range; when it is done, of what is known of it */
-    uint8_t *buf;      /* READ, WRITE */
-    uint64_t epoch;    /* set by the protocol before it is done, WRITE and FLUSH; 0: the connection's */
-    bool durable;      /* set by the protocol, WRITE: safe already */
+    bool unmap;                  /* ZERO */
+    uint64_t offset;             /* TRUNCATE: the size */
+    uint64_t len;                /* MAP: of the range; when it is done, of what is known of it */
+    uint8_t *buf;                /* READ, WRITE */
+    uint64_t epoch;              /* set by the protocol before it is done, WRITE and FLUSH; 0: the connection's */
+    bool durable;                /* set by the protocol, WRITE: safe already */
     struct disk_extent *extents; /* MAP: up to n_extents; when it is done, so many */
     unsigned n_extents;
 

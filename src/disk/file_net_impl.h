@@ -77,7 +77,7 @@ struct file_net {
 
     /* The thread's alone. */
     enum file_net_state state;
-    struct file_net_conn *conn; /* NULL: DOWN */
+    struct file_net_conn *conn;  /* NULL: DOWN */
     struct file_net_props props; /* of the first connection: what requests are cut to */
     struct loop_fd source;
     bool source_added;
@@ -91,7 +91,7 @@ struct file_net {
     uint64_t kept_bytes, busy_bytes, seq, epoch, n_connections;
     uint64_t safe_size; /* where the file grows: what a server that lost its cache may still have */
     int replay_error;
-    bool flush_sent; /* one of our own, for want of room */
+    bool flush_sent;    /* one of our own, for want of room */
     int64_t hold_until; /* the server has asked for a moment's patience */
     int64_t down_since; /* 0: it is not */
     int64_t last_attempt, next_attempt, backoff, last_progress;

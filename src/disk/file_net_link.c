@@ -33,8 +33,8 @@ static int check_props(struct file_net_conn *conn, struct err *err)
     if (p->size > INT64_MAX)
         return err_set(err, -EINVAL, "the server says that it has %" PRIu64 " bytes", p->size);
     if (p->block == 0 || p->block > BLOCK_MAX || (p->block & (p->block - 1)))
-        return err_set(err, -EINVAL, "the server wants blocks of %u bytes; accepted are powers of two up to %u", p->block,
-                       (unsigned)BLOCK_MAX);
+        return err_set(err, -EINVAL, "the server wants blocks of %u bytes; accepted are powers of two up to %u",
+                       p->block, (unsigned)BLOCK_MAX);
     if (p->max_transfer < p->block || p->max_transfer < 512)
         return err_set(err, -EINVAL, "the server takes %u bytes at most; accepted is a block and 512 bytes at least",
                        p->max_transfer);
@@ -54,8 +54,9 @@ static int compare_props(const struct file_net *net, const struct file_net_props
     bool same = p->size == size || (first->grows && p->size >= net->safe_size && p->size < size);
 
     if (!same)
-        return err_set(err, -EINVAL, "the server is back with %" PRIu64 " bytes where it had %" PRIu64 ": it is refused",
-                       p->size, size);
+        return err_set(err, -EINVAL,
+                       "the server is back with %" PRIu64 " bytes where it had %" PRIu64 ": it is refused", p->size,
+                       size);
     if (p->block > first->block || (first->zeroes && !p->zeroes) || (first->discards && !p->discards) ||
         (first->volatile_cache && !p->volatile_cache) || (first->maps && !p->maps) || first->grows != p->grows)
         return err_set(err, -EINVAL, "the server is back, and cannot do what it could: it is refused");
@@ -178,8 +179,8 @@ static void go_up(struct file_net *net)
         op->error = 0;
         kept += op->epoch != net->epoch;
     }
-    log_notice("disk '%.200s': connected again after %.1f s; %u writes that no flush had covered are sent again", net->shown,
-               (double)(now - net->down_since) / NS_PER_SEC, kept);
+    log_notice("disk '%.200s': connected again after %.1f s; %u writes that no flush had covered are sent again",
+               net->shown, (double)(now - net->down_since) / NS_PER_SEC, kept);
     extend(net, &net->todo, now + net->timeout / 2);
     net->state = kept ? FILE_NET_REPLAY : FILE_NET_UP;
     net->down_since = 0;

@@ -147,8 +147,8 @@ static void fail(struct file_net *net, struct file_net_job *job, int error)
     file_net_finish(net, job);
 }
 
-static struct file_net_op *new_op(struct file_net *net, struct file_net_job *job, enum file_net_kind kind, uint64_t offset,
-                                  uint64_t len, uint64_t buf_len)
+static struct file_net_op *new_op(struct file_net *net, struct file_net_job *job, enum file_net_kind kind,
+                                  uint64_t offset, uint64_t len, uint64_t buf_len)
 {
     struct file_net_op *op = calloc(1, sizeof(*op));
 
@@ -195,7 +195,8 @@ struct cut {
     bool failed;
 };
 
-static void cut_one(struct file_net *net, struct file_net_job *job, struct cut *cut, uint64_t from, uint64_t to, bool patch)
+static void cut_one(struct file_net *net, struct file_net_job *job, struct cut *cut, uint64_t from, uint64_t to,
+                    bool patch)
 {
     const struct disk_request *what = job->what;
     uint64_t block = net->props.block, at = patch ? align_down(from, block) : from;

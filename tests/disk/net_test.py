@@ -23,8 +23,8 @@ BLOCKS = 2048  # of 4 KiB, that the writer works on
 class Writer:
     """A writer that works on a disk until it is told to stop."""
 
-    def __init__(self, case, disk, writes=10**12):
-        self.record = case.dir / "record"
+    def __init__(self, case, disk, writes=10**12, name="record"):
+        self.record = case.dir / name
         self.process = subprocess.Popen([WRITER, "write", self.record, str(BLOCKS), str(writes), disk], stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True)
         case.addCleanup(self.close)
@@ -187,6 +187,38 @@ class Nbd(Cases, harness.Case):
         text = writer.process.communicate(timeout=harness.PATIENCE)[0]
         self.assertEqual(writer.process.returncode, 2)
         self.assertIn("lets nobody write", text)
+
+
+class Iscsi(Cases, harness.Case):
+    """tgtd."""
+
+    kind = servers.Iscsi
+
+    def test_target(self):
+        """A target, and a LUN, that there is not."""
+        self.refused(self.server.url(target="iqn.2026-11.invalid.vireo:other"), "[Tt]arget not found")
+        self.refused(self.server.url(lun=7), "LOGICAL_UNIT_NOT_SUPPORTED")
+
+    def test_password(self):
+        """A user that the target does not know; the password is in no message."""
+        self.server.kill()
+        self.server.user = ("alice", "correct-horse-1")
+        self.server.start()
+        self.refused(self.server.url(), "(?i)auth")
+        self.refused(self.server.url(user="alice%wrong-horse-22"), "(?i)auth")
+        result = self.run_vireo("disk", "info", self.server.url(user="alice%wrong-horse-22").split(",")[0], "--format", "raw", text=True)
+        self.assertNotIn("wrong-horse", result.stderr)
+        self.server.user = None
+
+    def test_reserved(self):
+        """A second writer is refused."""
+        writer = Writer(self, self.disk())
+        writer.expect_more()
+        other = Writer(self, self.disk(), name="other")
+        text = other.process.communicate(timeout=harness.PATIENCE)[0]
+        self.assertEqual(other.process.returncode, 2, text)
+        self.assertIn("another initiator has reserved it", text)
+        self.assertEqual(writer.finish()[0], 0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 Servers of disks, for tests: each on a port of its own on loopback, with its files in the test's directory, killed and started again as often as one likes.
 """
 
+import os
 import socket
 import subprocess
 import time
@@ -27,6 +28,7 @@ class Server:
         self.port = free_port()
         self.image = directory / "served.raw"
         self.process = None
+        self.environment = dict(os.environ)
         self.resize(self.size)
 
     def resize(self, size):
@@ -49,7 +51,7 @@ class Server:
         """Returns when it serves."""
         with open(self.dir / "server.log", "ab") as log:
             self.process = subprocess.Popen([str(word) for word in self.command()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            cwd=self.dir)
+                                            cwd=self.dir, env=self.environment)
         until = time.monotonic() + harness.PATIENCE
         while True:
             with socket.socket() as sock:
@@ -84,3 +86,45 @@ class Nbd(Server):
 
     def url(self, export="disk", port=None, **_):
         return f"nbd://127.0.0.1:{port or self.port}/{export},format=raw"
+
+
+class Iscsi(Server):
+    """tgtd, with a port, a control socket and a lock of its own."""
+
+    target = "iqn.2026-11.invalid.vireo:test"
+    missing = None if os.geteuid() == 0 else "tgtd wants to be root"
+    backing = "rdwr"
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.number = 1  # of the control socket, beside its path
+        self.environment = dict(os.environ, TGT_IPC_SOCKET=str(directory / "ipc"))
+
+    def command(self):
+        return ["tgtd", "-f", "-C", self.number, "--iscsi", f"portal=127.0.0.1:{self.port}"]
+
+    def control(self, *words):
+        """tgtadm; again until tgtd has its socket."""
+        until = time.monotonic() + harness.PATIENCE
+        while True:
+            result = subprocess.run(["tgtadm", "-C", str(self.number), "--lld", "iscsi", *map(str, words)], env=self.environment,
+                                    capture_output=True, text=True, check=False)
+            if result.returncode == 0:
+                return
+            if time.monotonic() > until or self.process.poll() is not None:
+                raise AssertionError(result.stderr)
+            time.sleep(0.05)
+
+    user = None  # a name, and its password
+
+    def set_up(self):
+        self.control("--op", "new", "--mode", "target", "--tid", 1, "-T", self.target)
+        self.control("--op", "new", "--mode", "logicalunit", "--tid", 1, "--lun", 1, "-b", self.image)
+        self.control("--op", "update", "--mode", "logicalunit", "--tid", 1, "--lun", 1, "--params", "thin_provisioning=1")
+        if self.user:
+            self.control("--op", "new", "--mode", "account", "--user", self.user[0], "--password", self.user[1])
+            self.control("--op", "bind", "--mode", "account", "--tid", 1, "--user", self.user[0])
+        self.control("--op", "bind", "--mode", "target", "--tid", 1, "-I", "ALL")
+
+    def url(self, port=None, target=None, lun=1, user="", **_):
+        return f"iscsi://{user and user + '@'}127.0.0.1:{port or self.port}/{target or self.target}/{lun},format=raw"

@@ -41,9 +41,9 @@ struct slot {
     struct iovec iov;
     bool busy;
     uint32_t first, n;
-    uint64_t before[MOST];   /* READ: completed at its start */
-    uint64_t version;        /* WRITE */
-    uint64_t *covers;        /* FLUSH: completed at its start */
+    uint64_t before[MOST]; /* READ: completed at its start */
+    uint64_t version;      /* WRITE */
+    uint64_t *covers;      /* FLUSH: completed at its start */
     uint8_t buf[MOST * BLOCK];
 };
 
@@ -94,7 +94,8 @@ static uint64_t look(const uint8_t *buf, uint64_t block)
     return memcmp(buf, right, BLOCK) == 0 ? version : UINT64_MAX;
 }
 
-static void complain(struct writer *w, const char *when, uint64_t block, uint64_t version, uint64_t least, uint64_t most)
+static void complain(struct writer *w, const char *when, uint64_t block, uint64_t version, uint64_t least,
+                     uint64_t most)
 {
     if (w->wrong++ < 20)
         printf("%s: block %" PRIu64 " has version %" PRId64 ", should have %" PRIu64 " to %" PRIu64 "\n", when, block,
