@@ -1,0 +1,554 @@
+/*
+ * Backing chains over files in memory (fake_file.h): images upon images under random requests against what the uppermost must hold, power cuts, a failing host,
+ * maps held against the files, sizes that change, the other backing file, and qemu-img's opinion of all that.
+ */
+#include "disk/disk_chain.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../unit.h"
+#include "base/log.h"
+#include "disk/disk_allow.h"
+#include "disk/format.h"
+#include "disk/qcow2_impl.h"
+#include "qcow2_world.h"
+
+#define LEVELS 3
+
+static char dir[64], raw_path[96];
+static struct disk_allow *allow;
+
+static int make_dir(void **state)
+{
+    const char *paths[] = {dir};
+
+    if (!getenv("VIREO_TEST_LOG") && !freopen("/dev/null", "w", stderr)) /* what fails on purpose says so */
+        return -1;
+    log_set_level(LOG_LEVEL_ERROR);
+    strcpy(dir, "/tmp/vireo-chain-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    snprintf(raw_path, sizeof(raw_path), "%s/raw", dir);
+    return disk_allow_open(&allow, paths, 1, NULL);
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+static int remove_dir(void **state)
+{
+    disk_allow_close(allow);
+    return nftw(dir, remove_one, 4, FTW_DEPTH | FTW_PHYS);
+}
+
+static bool have_qemu(void)
+{
+    return system("qemu-img --version >/dev/null 2>&1") == 0;
+}
+
+static int run(const char *fmt, ...)
+{
+    char command[1024];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(command, sizeof(command), fmt, args);
+    va_end(args);
+    return system(command);
+}
+
+/* ---- chains ---- */
+
+/* The lowest first; cluster_size 0: raw, the lowest alone. */
+struct shape {
+    struct disk_create_conf levels[LEVELS];
+    unsigned n;
+};
+
+static const struct shape shapes[] = {
+    {{{.size = 3 * MIB}, {.size = 3 * MIB, .cluster_size = 512}}, 2},
+    {{{.size = 2 * MIB + 512}, {.size = 4 * MIB, .cluster_size = 65536}}, 2},
+    {{{.size = 4 * MIB, .cluster_size = 4096}, {.size = 3 * MIB + 512, .cluster_size = 65536}}, 2},
+    {{{.size = 4 * MIB, .cluster_size = 65536}, {.size = 4 * MIB, .cluster_size = 1024, .version = 2}}, 2},
+    {{{.size = 3 * MIB, .cluster_size = 512, .version = 2},
+      {.size = 4 * MIB, .cluster_size = 65536, .version = 2},
+      {.size = 5 * MIB, .cluster_size = 4096, .version = 2}},
+     3},
+    {{{.size = 2 * MIB + 1536}, {.size = 4 * MIB, .cluster_size = 16384, .extended_l2 = true}}, 2},
+    {{{.size = 6 * MIB, .cluster_size = 65536, .extended_l2 = true},
+      {.size = 4 * MIB, .cluster_size = 65536, .extended_l2 = true, .refcount_bits = 1},
+      {.size = 6 * MIB + 512, .cluster_size = 2 * MIB, .extended_l2 = true}},
+     3},
+    {{{.size = 4 * MIB}, {.size = 3 * MIB, .cluster_size = 2 * MIB}, {.size = 4 * MIB, .cluster_size = 512}}, 3},
+};
+
+struct chain {
+    unsigned n;
+    struct world worlds[LEVELS]; /* of which the last is open, or may be */
+    char paths[LEVELS][96];
+};
+
+static struct world *top_of(struct chain *c)
+{
+    return &c->worlds[c->n - 1];
+}
+
+static struct fake *make_raw(struct world *w, uint64_t seed)
+{
+    uint8_t *data = calloc(w->n_blocks, 512);
+
+    assert_non_null(data);
+    for (uint64_t i = 0; i < w->n_blocks; i++) {
+        w->blocks[i].flushed = i / 20 % 3 == 1 ? 0 : ++w->next_value;
+        world_fill(data + i * 512, i, w->blocks[i].flushed);
+    }
+    struct fake *fake = fake_new(data, w->n_blocks * 512, seed);
+    free(data);
+    return fake;
+}
+
+static struct fake *make_qcow2(const struct chain *c, const struct disk_create_conf *shape, uint64_t seed)
+{
+    struct disk_create_conf conf = *shape;
+    struct err err = {""};
+
+    conf.path = c->paths[c->n];
+    conf.format = "qcow2";
+    if (c->n) {
+        conf.backing = c->paths[c->n - 1];
+        conf.backing_format = c->n == 1 && !strcmp(c->worlds[0].conf.format, "raw") ? "raw" : "qcow2";
+    }
+    unlink(conf.path);
+    if (disk_create(&conf, &err))
+        fail_msg("%s", err.msg);
+    return fake_load(conf.path, seed);
+}
+
+static void add_level(struct chain *c, const struct disk_create_conf *shape, uint64_t seed)
+{
+    struct world *w = &c->worlds[c->n];
+
+    snprintf(c->paths[c->n], sizeof(c->paths[0]), "%s/level%u.img", dir, c->n);
+    world_init(w, NULL, shape->size, seed);
+    w->conf.path = c->paths[c->n];
+    w->conf.allow = allow;
+    if (!shape->cluster_size) {
+        w->conf.format = "raw";
+        w->fake = make_raw(w, seed);
+        fake_save(w->fake, c->paths[c->n]);
+    } else {
+        w->fake = make_qcow2(c, shape, seed);
+    }
+    snprintf(fake_names[c->n].path, sizeof(fake_names[0].path), "%s", c->paths[c->n]);
+    fake_names[c->n].fake = w->fake;
+    if (c->n)
+        world_cover(w, &c->worlds[c->n - 1]);
+    c->n++;
+}
+
+/* All but the last have been written to. */
+static void chain_init(struct chain *c, const struct shape *shape, uint64_t seed)
+{
+    *c = (struct chain){0};
+    for (unsigned i = 0; i < shape->n; i++) {
+        add_level(c, &shape->levels[i], seed + i);
+        if (i + 1 == shape->n || !shape->levels[i].cluster_size)
+            continue;
+        world_open(top_of(c));
+        world_run(top_of(c), 250);
+        world_close(top_of(c));
+    }
+}
+
+static void chain_fini(struct chain *c)
+{
+    for (unsigned i = 0; i < c->n; i++) {
+        fake_free(c->worlds[i].fake);
+        world_fini(&c->worlds[i]);
+        fake_names[i].fake = NULL;
+    }
+}
+
+static void save_raw(const struct world *w, const char *path)
+{
+    FILE *raw = fopen(path, "w");
+
+    assert_non_null(raw);
+    for (uint64_t i = 0; i < w->n_blocks; i++) {
+        uint8_t buf[512];
+        const struct block *b = &w->blocks[i];
+        world_fill(buf, i, b->n ? b->later[b->n - 1] : b->flushed);
+        assert_int_equal(fwrite(buf, 1, sizeof(buf), raw), sizeof(buf));
+    }
+    assert_int_equal(fclose(raw), 0);
+}
+
+static void check_with_qemu(struct chain *c)
+{
+    for (unsigned i = 0; i < c->n; i++)
+        fake_save(c->worlds[i].fake, c->paths[i]);
+    if (run("qemu-img check -q -f qcow2 %s", c->paths[c->n - 1]))
+        fail_msg("qemu-img check found something");
+    save_raw(top_of(c), raw_path);
+    if (run("qemu-img compare -q -f qcow2 -F raw %s %s", c->paths[c->n - 1], raw_path))
+        fail_msg("qemu-img compare found a difference");
+}
+
+/* ---- random requests ---- */
+
+static void test_random(void **state)
+{
+    bool qemu = have_qemu();
+
+    for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
+        for (unsigned round = 0; round < 3; round++) {
+            struct chain c;
+            chain_init(&c, &shapes[i], i * 100 + round);
+            struct world *w = top_of(&c);
+            w->conf.discard = round != 2;
+            w->max_pages = round == 1 ? 4 : 0;
+            w->depth = round == 0 ? 16 : 6;
+            w->fake->lag = round == 0 ? 300 : 0;
+            for (unsigned k = 0; k < 3; k++) {
+                world_open(w);
+                world_run(w, 400);
+                world_check(w, false);
+                world_close(w);
+                assert_int_equal(world_verify(w->fake), 0);
+            }
+            world_open(w);
+            world_check(w, false);
+            world_close(w);
+            assert_int_equal(w->errors, 0);
+            if (qemu)
+                check_with_qemu(&c);
+            chain_fini(&c);
+        }
+    }
+}
+
+static void test_cuts(void **state)
+{
+    unsigned n = getenv("VIREO_TEST_CUTS") ? (unsigned)atoi(getenv("VIREO_TEST_CUTS")) : 64;
+
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t seed = i * 77 + 1;
+        struct chain c;
+        chain_init(&c, &shapes[i * ARRAY_SIZE(shapes) / n], seed);
+        struct world *w = top_of(&c);
+        w->max_pages = i % 3 == 0 ? 6 : 0;
+        w->fake->keep_changes = true;
+        for (unsigned lives = 0; lives < 2; lives++) {
+            w->fake->stop_at = w->fake->n_ops + 20 + fake_random(&seed) % (lives ? 200 : 2000);
+            world_open(w);
+            world_run(w, 100000);
+            struct fake *after = fake_cut(w->fake, seed);
+            world_die(w);
+            fake_free(w->fake);
+            fake_names[c.n - 1].fake = w->fake = after;
+            after->keep_changes = true;
+            if (world_verify(after) < 0)
+                fail_msg("cut %u, life %u", i, lives);
+            world_open(w);
+            world_check(w, true);
+            world_adopt(w);
+            world_close(w);
+        }
+        chain_fini(&c);
+    }
+}
+
+/* Of the uppermost image's file, and the one below. */
+static void test_errors(void **state)
+{
+    unsigned errors = 0;
+
+    for (unsigned i = 0; i < 40; i++) {
+        struct chain c;
+        chain_init(&c, &shapes[i % ARRAY_SIZE(shapes)], i);
+        struct world *w = top_of(&c);
+        struct fake *bad = c.worlds[c.n - 1 - i / 8 % 2].fake;
+        w->max_pages = i % 2 ? 6 : 0;
+        world_open(w);
+        bad->fail_gap = 100 + i * 20;
+        bad->fail_op = bad->n_ops + 5;
+        world_run(w, 400);
+        bad->fail_op = 0;
+        world_run(w, 100);
+        assert_int_equal(world_flush(w), 0);
+        world_check(w, false);
+        world_close(w);
+        errors += w->errors;
+        assert_true(world_verify(w->fake) >= 0);
+        world_open(w);
+        world_check(w, false);
+        world_close(w);
+        chain_fini(&c);
+    }
+    assert_true(errors > 40);
+}
+
+/* ---- maps ---- */
+
+struct single {
+    struct loop *loop;
+    int result;
+};
+
+static void single_done(struct disk_request *req, int result)
+{
+    struct single *s = req->opaque;
+
+    s->result = result;
+    loop_stop(s->loop);
+}
+
+/* What the extent says of itself is true. */
+static void check_extent(const struct chain *c, const struct world *w, const struct disk_extent *e)
+{
+    uint8_t want[512];
+
+    assert_true(e->len && e->len % 512 == 0 && e->depth < c->n);
+    for (uint64_t at = e->offset; at < e->offset + e->len; at += 512) {
+        const struct block *b = &w->blocks[at / 512];
+        world_fill(want, at / 512, b->n ? b->later[b->n - 1] : b->flushed);
+        if (e->kind != DISK_EXTENT_DATA) {
+            assert_int_equal(load_le64(want + 8), 0);
+        } else if (e->has_host) {
+            const struct fake *f = c->worlds[c->n - 1 - e->depth].fake;
+            uint64_t host = e->host_offset + at - e->offset;
+            assert_true(host + 512 <= f->size);
+            assert_memory_equal(f->data + host, want, 512);
+        }
+    }
+}
+
+static void test_map(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(shapes) * 2; i++) {
+        struct disk_extent extents[7];
+        struct chain c;
+        unsigned total = 0, deep = 0;
+        chain_init(&c, &shapes[i / 2], i);
+        struct world *w = top_of(&c);
+        world_open(w);
+        world_run(w, 150);
+        assert_int_equal(world_flush(w), 0);
+        for (uint64_t pos = 0, end = w->n_blocks * 512; pos < end;) {
+            struct single s = {.loop = w->loop};
+            struct disk_request req = {.op = DISK_MAP,
+                                       .offset = pos,
+                                       .len = i % 2 && end - pos > 700 * KIB ? 700 * KIB : end - pos,
+                                       .extents = extents,
+                                       .n_extents = i % 2 ? 7 : 1,
+                                       .done = single_done,
+                                       .opaque = &s};
+            disk_submit(w->disk, &req);
+            loop_run(w->loop);
+            assert_int_equal(s.result, 0);
+            assert_in_range(req.n_extents, 1, i % 2 ? 7 : 1);
+            for (unsigned k = 0; k < req.n_extents; k++, total++) {
+                assert_int_equal(extents[k].offset, pos);
+                check_extent(&c, w, &extents[k]);
+                pos += extents[k].len;
+                deep += extents[k].depth > 0;
+            }
+        }
+        assert_true(total > 20 && deep > 2);
+        world_close(w);
+        chain_fini(&c);
+    }
+}
+
+/* ---- sizes ---- */
+
+/* What lies below the end, and what did, does not come out when the end moves. */
+static void test_resize(void **state)
+{
+    bool qemu = have_qemu();
+
+    for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
+        static const uint64_t sizes[] = {3 * MIB / 2 + 512, 3 * MIB, 1 * MIB, 9 * MIB + 512};
+        struct chain c;
+        struct err err = {""};
+        chain_init(&c, &shapes[i], i);
+        struct world *w = top_of(&c);
+        world_open(w);
+        for (size_t k = 0; k < ARRAY_SIZE(sizes); k++) {
+            world_run(w, 100);
+            (sizes[k] / 512 < w->n_blocks ? world_shrink : world_grow)(w, sizes[k]);
+            if (disk_resize(w->disk, sizes[k], &err))
+                fail_msg("%s", err.msg);
+            world_check(w, false);
+        }
+        world_close(w);
+        assert_int_equal(world_verify(w->fake), 0);
+        world_open(w);
+        world_check(w, false);
+        world_close(w);
+        if (qemu)
+            check_with_qemu(&c);
+        chain_fini(&c);
+    }
+}
+
+static void test_resize_fails(void **state)
+{
+    for (unsigned i = 1; i < 120; i++) {
+        struct chain c;
+        chain_init(&c, &shapes[i % ARRAY_SIZE(shapes)], 1);
+        struct world *w = top_of(&c);
+        uint64_t before = w->n_blocks * 512, size = before + (i % 2 ? 1 : -1) * MIB;
+        world_open(w);
+        world_run(w, 30);
+        w->fake->fail_op = w->fake->n_ops + i / 4;
+        int r = disk_resize(w->disk, size, NULL);
+        w->fake->fail_op = 0;
+        assert_true(w->disk->size == (r ? before : size));
+        if (r && size < before)
+            r = disk_resize(w->disk, size, NULL);
+        assert_true(w->disk->size == (r ? before : size));
+        if (w->disk->size != before)
+            (size < before ? world_shrink : world_grow)(w, size);
+        world_check(w, false);
+        world_close(w);
+        assert_true(world_verify(w->fake) >= 0);
+        chain_fini(&c);
+    }
+}
+
+/* ---- another backing file ---- */
+
+/* The header has it, whatever was there before, and the image is as good as it was. */
+static void test_set(void **state)
+{
+    char name[900];
+
+    for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
+        struct chain c;
+        struct err err = {""};
+        chain_init(&c, &shapes[i], i);
+        struct world *w = top_of(&c);
+        struct world *below = &c.worlds[c.n - 2];
+        const char *format = below->conf.format;
+        bool small = shapes[i].levels[c.n - 1].cluster_size < 2048;
+        w->conf.no_backing = true;
+        /* Long names lie behind the first sector, in turns. */
+        for (unsigned k = 0; k < 6; k++) {
+            memset(name, 'a' + (int)k, sizeof(name));
+            name[0] = '/';
+            name[k % 2 ? 10 : 880] = '\0';
+            world_open(w);
+            int r = disk_backing_set(w->disk, name, "raw", &err);
+            assert_int_equal(r, small && !(k % 2) ? -ENOSPC : 0);
+            world_close(w);
+            world_open(w);
+            if (r == 0)
+                assert_string_equal(((struct qcow2 *)w->disk)->backing_name, name);
+            world_close(w);
+        }
+        world_open(w);
+        assert_int_equal(disk_backing_set(w->disk, NULL, NULL, &err), 0);
+        world_close(w);
+        world_open(w);
+        assert_null(((struct qcow2 *)w->disk)->backing_name);
+        assert_int_equal(disk_backing_set(w->disk, c.paths[c.n - 2], format, &err), 0);
+        world_close(w);
+        w->conf.no_backing = false;
+        world_open(w);
+        world_check(w, false);
+        assert_int_equal(disk_backing_empty(w->disk, &err), 0);
+        world_close(w);
+        assert_int_equal(world_verify(w->fake), 0);
+        if (have_qemu())
+            check_with_qemu(&c);
+        chain_fini(&c);
+    }
+}
+
+/* A cut anywhere leaves one name or the other. */
+static void test_set_cut(void **state)
+{
+    for (unsigned i = 0; i < 80; i++) {
+        struct chain c;
+        char long_name[600];
+        chain_init(&c, &shapes[1 + i % 2], i);
+        struct world *w = top_of(&c);
+        memset(long_name, 'x', sizeof(long_name));
+        long_name[0] = '/';
+        long_name[599] = '\0';
+        w->conf.no_backing = true;
+        world_open(w);
+        w->fake->keep_changes = true;
+        (void)!disk_backing_set(w->disk, i % 2 ? long_name : "/short", "raw", NULL);
+        struct fake *after = fake_cut(w->fake, i);
+        w->fake->dead = true;
+        world_close(w);
+        fake_free(w->fake);
+        fake_names[c.n - 1].fake = w->fake = after;
+        world_open(w);
+        const char *name = ((struct qcow2 *)w->disk)->backing_name;
+        assert_true(!strcmp(name, c.paths[c.n - 2]) || !strcmp(name, i % 2 ? long_name : "/short"));
+        world_close(w);
+        chain_fini(&c);
+    }
+}
+
+/* ---- what is refused ---- */
+
+static void refuse(struct chain *c, int r, const char *what)
+{
+    struct world *w = top_of(c);
+    struct disk *disk;
+    struct err err = {""};
+
+    assert_int_equal(disk_open(&disk, &w->conf, w->loop, &err), r);
+    if (!strstr(err.msg, what))
+        fail_msg("%s, and not: %s", err.msg, what);
+}
+
+static void test_refused(void **state)
+{
+    struct chain c;
+
+    chain_init(&c, &shapes[2], 1);
+    struct world *w = top_of(&c);
+    w->conf.allow = NULL;
+    refuse(&c, -EPERM, "level0.img");
+    w->conf.allow = allow;
+    uint8_t format[8];
+    memcpy(format, w->fake->data + 112, 8);
+    memset(w->fake->data + 104, 0, 16); /* the extension with the format */
+    refuse(&c, -EINVAL, "--onto-format");
+    qcow2_put_be32(w->fake->data + 104, QCOW2_EXT_BACKING_FORMAT);
+    qcow2_put_be32(w->fake->data + 108, 5);
+    memcpy(w->fake->data + 112, "vmdk4", 5);
+    refuse(&c, -EINVAL, "vmdk4");
+    memcpy(w->fake->data + 112, "qcow2", 5);
+    unlink(c.paths[0]);
+    refuse(&c, -ENOENT, "level0.img");
+    assert_int_equal(symlink("level1.img", c.paths[0]), 0);
+    refuse(&c, -ELOOP, "loop");
+    unlink(c.paths[0]);
+    assert_int_equal(symlink("/etc/passwd", c.paths[0]), 0);
+    refuse(&c, -EPERM, "/etc/passwd");
+    unlink(c.paths[0]);
+    chain_fini(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random), cmocka_unit_test(test_cuts),         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_map),    cmocka_unit_test(test_resize),       cmocka_unit_test(test_resize_fails),
+        cmocka_unit_test(test_set),    cmocka_unit_test(test_set_cut),      cmocka_unit_test(test_refused),
+    };
+    cmocka_set_test_filter(getenv("VIREO_TEST_ONLY"));
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
