@@ -90,6 +90,17 @@ bool disk_command_parse(const char *name, int argc, char **argv, void *values, u
     return r == 0;
 }
 
+int disk_command_allow(const struct option_list *backing, const char *more, struct disk_allow **allow, struct err *err)
+{
+    const char *paths[OPTION_LIST_MAX + 1];
+    size_t n = backing->n;
+
+    memcpy(paths, backing->items, n * sizeof(paths[0]));
+    if (more)
+        paths[n++] = more;
+    return disk_allow_open(allow, paths, n, err);
+}
+
 int disk_command_print(json_t *json)
 {
     char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_ENCODE_ANY) : NULL;

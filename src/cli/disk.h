@@ -7,6 +7,8 @@
 #include <jansson.h>
 
 #include "cli/command.h"
+#include "cli/option.h"
+#include "disk/disk_allow.h"
 
 #define DISK_COMMAND(name, summary) int command_disk_##name(int argc, char **argv);
 #include "cli/disk_commands.def"
@@ -18,6 +20,10 @@
  */
 bool disk_command_parse(const char *name, int argc, char **argv, void *values, unsigned least, unsigned most,
                         int *status) MUST_CHECK;
+
+/* What --backing and the host's list permit, and `more` beside them, unless it is NULL. */
+int disk_command_allow(const struct option_list *backing, const char *more, struct disk_allow **allow,
+                       struct err *err) MUST_CHECK;
 
 /* Prints `json`, which it takes; NULL is -ENOMEM. */
 int disk_command_print(json_t *json) MUST_CHECK;

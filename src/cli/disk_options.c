@@ -18,6 +18,27 @@ static const struct option_spec compare_specs[] = {
 TABLE(compare);
 #undef OF
 
+#define OF disk_commit_options
+static const struct option_spec commit_specs[] = {
+#include "cli/disk_commit_options.def"
+};
+TABLE(commit);
+#undef OF
+
+#define OF disk_map_options
+static const struct option_spec map_specs[] = {
+#include "cli/disk_map_options.def"
+};
+TABLE(map);
+#undef OF
+
+#define OF disk_rebase_options
+static const struct option_spec rebase_specs[] = {
+#include "cli/disk_rebase_options.def"
+};
+TABLE(rebase);
+#undef OF
+
 #define OF disk_info_options
 static const struct option_spec info_specs[] = {
 #include "cli/disk_info_options.def"

@@ -14,6 +14,18 @@ struct disk_compare_options {
 #include "cli/disk_compare_options.def"
 };
 
+struct disk_commit_options {
+#include "cli/disk_commit_options.def"
+};
+
+struct disk_map_options {
+#include "cli/disk_map_options.def"
+};
+
+struct disk_rebase_options {
+#include "cli/disk_rebase_options.def"
+};
+
 struct disk_info_options {
 #include "cli/disk_info_options.def"
 };

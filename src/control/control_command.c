@@ -163,6 +163,10 @@ static int command_resize(struct control_call *call, struct err *err)
             err, -EINVAL,
             "resize: '%.60s': accepted is a size in bytes, a multiple of %d, also with a suffix K, M, G or T",
             call->arguments[1], DISK_BLOCK_SIZE);
+    if (bytes < virtio_blk_size(a->dev))
+        return err_set(err, -EINVAL,
+                       "resize: '%.60s': accepted are the disk's %llu bytes and more: a guest's disk only grows",
+                       call->arguments[1], (unsigned long long)virtio_blk_size(a->dev));
     return virtio_blk_resize(a->dev, bytes, err);
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "device/virtio_blk_impl.h"
+#include "disk/disk_allow.h"
 
 #define QUEUE_SIZE 256
 
@@ -148,6 +149,10 @@ static void do_open(void *opaque)
     struct disk_conf conf;
 
     disk_spec_conf(&blk->conf.spec, &conf);
+    call->result = disk_spec_allow(&blk->conf.spec, &blk->allow, call->err);
+    if (call->result < 0)
+        return;
+    conf.allow = blk->allow;
     call->result = disk_open(&blk->disk, &conf, blk->virtio.io->loop, call->err);
 }
 
@@ -161,8 +166,10 @@ static int open_blk(struct virtio *v, const void *opaque, struct err *err)
     const char *serial = *spec->serial ? spec->serial : v->name;
     memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
     iothread_call(v->io, do_open, &call);
-    if (call.result < 0)
+    if (call.result < 0) {
+        disk_allow_close(blk->allow);
         return call.result;
+    }
     v->n_queues = spec->queues ? (unsigned)spec->queues : 1;
     if (v->n_queues > VIRTIO_MAX_QUEUES)
         v->n_queues = VIRTIO_MAX_QUEUES;
@@ -181,6 +188,7 @@ static void do_close(void *opaque)
     loop_timer_cancel(&blk->refilled);
     loop_event_fini(&blk->signal);
     disk_close(blk->disk);
+    disk_allow_close(blk->allow);
 }
 
 static void close_blk(struct virtio *v)

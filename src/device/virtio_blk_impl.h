@@ -48,6 +48,7 @@ struct virtio_blk_counter {
 struct virtio_blk {
     struct virtio virtio;
     struct virtio_blk_conf conf;
+    struct disk_allow *allow; /* the disk's */
     struct disk *disk;
     char serial[DISK_SERIAL_MAX];
 

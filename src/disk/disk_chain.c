@@ -53,13 +53,13 @@ static int check_chain(const struct disk_link *chain, const char *path, const st
         if (l->known && next.known && l->dev == next.dev && l->ino == next.ino)
             return err_set(err, -ELOOP, "disk '%.200s': its backing file '%.200s' lies above it: the chain is a loop",
                            conf->path, path);
-    if (n >= DISK_CHAIN_MAX)
-        return err_set(err, -ELOOP, "disk '%.200s': a chain of more than %d backing files", conf->path, DISK_CHAIN_MAX);
+    if (n > DISK_CHAIN_MAX)
+        return err_set(err, -ELOOP, "disk '%.200s': a chain of more than %d images", conf->path, DISK_CHAIN_MAX);
     return 0;
 }
 
-int disk_chain_open(struct disk **backing, const char *name, const char *format, const struct disk_conf *conf,
-                    struct loop *loop, struct err *err)
+static int open_below(struct disk **backing, const char *name, const char *format, const struct disk_conf *conf,
+                      bool read_only, struct loop *loop, struct err *err)
 {
     struct disk_link chain = link_of(conf->above, conf->path);
     char path[4096];
@@ -87,7 +87,8 @@ int disk_chain_open(struct disk **backing, const char *name, const char *format,
         return r;
     const struct disk_conf below = {.path = path,
                                     .format = format,
-                                    .read_only = true,
+                                    .read_only = read_only,
+                                    .discard = !read_only,
                                     .direct = conf->direct,
                                     .threads = conf->threads,
                                     .no_lock = conf->no_lock,
@@ -96,7 +97,43 @@ int disk_chain_open(struct disk **backing, const char *name, const char *format,
     return disk_open(backing, &below, loop, err);
 }
 
+int disk_chain_open(struct disk **backing, const char *name, const char *format, const struct disk_conf *conf,
+                    struct loop *loop, struct err *err)
+{
+    return open_below(backing, name, format, conf, true, loop, err);
+}
+
+int disk_chain_open_writable(struct disk **backing, const char *name, const char *format, const struct disk_conf *conf,
+                             struct loop *loop, struct err *err)
+{
+    return open_below(backing, name, format, conf, false, loop, err);
+}
+
+int disk_chain_name(const char *path, const char *given, char *out, struct err *err)
+{
+    char image[PATH_MAX], real[PATH_MAX];
+
+    if (file_protocol_is(given) || *given == '/' || file_protocol_is(path)) {
+        if ((size_t)snprintf(out, 4096, "%s", given) >= 4096)
+            return err_set(err, -ENAMETOOLONG, "backing file '%.60s...': the name is too long", given);
+        return 0;
+    }
+    if (!realpath(given, real))
+        return err_set(err, -errno, "backing file '%.200s': %s", given, strerror(errno));
+    if (!realpath(path, image))
+        return err_set(err, -errno, "disk '%.200s': %s", path, strerror(errno));
+    size_t n = (size_t)(strrchr(image, '/') - image) + 1; /* what lies beside the image stays beside it */
+    snprintf(out, 4096, "%s", strncmp(real, image, n) == 0 ? real + n : real);
+    return 0;
+}
+
 /* ---- for what works on whole images ---- */
+
+const char *disk_backing_name(const struct disk *disk, const char **format)
+{
+    *format = "";
+    return disk->type->backing ? disk->type->backing->name(disk, format) : NULL;
+}
 
 struct disk *disk_backing(struct disk *disk)
 {

@@ -21,6 +21,7 @@ struct disk_link {
 
 struct disk_backing_ops {
     struct disk *(*get)(struct disk *disk);
+    const char *(*name)(const struct disk *disk, const char **format);
     void (*expect)(struct disk *disk, uint64_t size);
     int (*set)(struct disk *disk, const char *name, const char *format, struct err *err);
     int (*empty)(struct disk *disk, struct err *err);
@@ -33,8 +34,18 @@ struct disk_backing_ops {
 int disk_chain_open(struct disk **backing, const char *name, const char *format, const struct disk_conf *conf,
                     struct loop *loop, struct err *err) MUST_CHECK;
 
+/* The same, to be written to, for `conf` without its backing file. */
+int disk_chain_open_writable(struct disk **backing, const char *name, const char *format, const struct disk_conf *conf,
+                             struct loop *loop, struct err *err) MUST_CHECK;
+
 /* The place of `name` as the image at `path` means it, with symbolic links followed: to `out` of 4096 bytes. */
 int disk_chain_path(const char *path, const char *name, char *out, struct err *err) MUST_CHECK;
+
+/* How the image at `path` is to name the file `given`, which is relative to the working directory: to `out` of 4096 bytes. */
+int disk_chain_name(const char *path, const char *given, char *out, struct err *err) MUST_CHECK;
+
+/* What the image says it has; NULL: nothing. *format: "" where it does not say. Both are the disk's. */
+const char *disk_backing_name(const struct disk *disk, const char **format);
 
 /* The disk below, or NULL. */
 struct disk *disk_backing(struct disk *disk);

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "disk/disk_allow.h"
+
 #define RATE_MAX    (UINT64_C(1) << 40)
 #define QUEUES_MAX  64
 #define TIMEOUT_MAX 86400
@@ -22,6 +24,7 @@ static const struct keyval_key keys[] = {
     {.name = "queues", .kind = KEYVAL_NUMBER, AT(queues), .least = 1, .most = QUEUES_MAX},
     {.name = "direct", .kind = KEYVAL_FLAG, AT(direct)},
     {.name = "threads", .kind = KEYVAL_FLAG, AT(threads)},
+    {.name = "backing", .kind = KEYVAL_LIST, AT(backing)},
     {.name = "timeout", .kind = KEYVAL_NUMBER, AT(timeout), .least = 1, .most = TIMEOUT_MAX},
     {.name = "on-error", .kind = KEYVAL_CHOICE, AT(on_error), .choices = "report|pause|enospc"},
 };
@@ -51,6 +54,15 @@ void disk_spec_conf(const struct disk_spec *spec, struct disk_conf *conf)
         .threads = spec->threads,
         .timeout = (unsigned)spec->timeout,
     };
+}
+
+int disk_spec_allow(const struct disk_spec *spec, struct disk_allow **allow, struct err *err)
+{
+    const char *paths[KEYVAL_LIST_MAX];
+
+    for (unsigned i = 0; i < spec->backing.n; i++)
+        paths[i] = spec->backing.items[i];
+    return disk_allow_open(allow, paths, spec->backing.n, err);
 }
 
 int disk_spec_parse(struct disk_spec *spec, const char *text, struct err *err)

@@ -23,6 +23,7 @@ struct disk_spec {
     char id[KEYVAL_TEXT_MAX];     /* the same */
     bool read_only;
     bool discard;
+    struct keyval_list backing; /* backing files that the image may have, or directories of them */
     bool direct;
     bool threads;
     uint64_t iops, iops_burst, bps, bps_burst; /* a second; 0: no limit. Bursts: 0 is limiter.h's default */
@@ -31,12 +32,16 @@ struct disk_spec {
     int on_error;                              /* enum disk_on_error */
 };
 
-#define DISK_SPEC_SYNTAX                                                                                   \
-    "FILE[,format=FORMAT][,readonly][,discard=on|off][,iops=N][,iops-burst=N][,bps=SIZE][,bps-burst=SIZE]" \
-    "[,serial=TEXT][,id=NAME][,queues=N][,direct][,threads][,timeout=SECONDS][,on-error=report|pause|enospc]"
+#define DISK_SPEC_SYNTAX                                                                                           \
+    "FILE[,format=FORMAT][,readonly][,discard=on|off][,iops=N][,iops-burst=N][,bps=SIZE][,bps-burst=SIZE]"         \
+    "[,serial=TEXT][,id=NAME][,queues=N][,direct][,threads][,backing=PATH]...[,timeout=SECONDS][,on-error=report|" \
+    "pause|enospc]"
 
 /* -EINVAL and one line where it is malformed, or names no format. Touches no file. */
 int disk_spec_parse(struct disk_spec *spec, const char *text, struct err *err) MUST_CHECK;
+
+/* What the spec and the host's list permit: for the conf's `allow`. Looks at files. */
+int disk_spec_allow(const struct disk_spec *spec, struct disk_allow **allow, struct err *err) MUST_CHECK;
 
 /* What disk_open() takes; points into the spec. */
 void disk_spec_conf(const struct disk_spec *spec, struct disk_conf *conf);

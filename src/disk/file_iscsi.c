@@ -132,7 +132,8 @@ static int of_sense(const struct scsi_sense *sense)
         return 0;
     case SCSI_SENSE_UNIT_ATTENTION:
         /* The target was reset, and its cache with it, or has another size: to be looked at anew. */
-        return sense->ascq >> 8 == 0x29 || sense->ascq == SCSI_SENSE_ASCQ_CAPACITY_DATA_HAS_CHANGED ? -ENOTCONN : -EAGAIN;
+        return sense->ascq >> 8 == 0x29 || sense->ascq == SCSI_SENSE_ASCQ_CAPACITY_DATA_HAS_CHANGED ? -ENOTCONN
+                                                                                                    : -EAGAIN;
     case SCSI_SENSE_NOT_READY:
     case SCSI_SENSE_COMMAND_ABORTED:
         return -EAGAIN;

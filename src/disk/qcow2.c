@@ -500,10 +500,11 @@ int qcow2_open(struct disk **disk, const struct disk_conf *conf, struct loop *lo
     }
     disk_init(&q->disk, &qcow2_type, conf, loop);
     r = qcow2_header_read(q, err);
-    if (r == 0)
+    if (r)
+        err_prefix(err, "disk '%.200s'", conf->path);
+    else
         r = qcow2_backing_open(q, conf, err);
     if (r) {
-        err_prefix(err, "disk '%.200s'", conf->path);
         loop_event_fini(&q->disk.easy_event);
         release(q);
         return r;

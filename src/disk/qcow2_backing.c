@@ -30,6 +30,14 @@ static struct disk *get(struct disk *disk)
     return ((struct qcow2 *)disk)->backing;
 }
 
+static const char *name_of(const struct disk *disk, const char **format)
+{
+    const struct qcow2 *q = (const struct qcow2 *)disk;
+
+    *format = q->backing_format;
+    return q->backing_name;
+}
+
 static void expect(struct disk *disk, uint64_t size)
 {
     struct qcow2 *q = (struct qcow2 *)disk;
@@ -183,4 +191,5 @@ static int empty(struct disk *disk, struct err *err)
     return r ? err_set(err, r, "disk '%.200s': cannot be emptied: %s", disk->path, strerror(-r)) : 0;
 }
 
-const struct disk_backing_ops qcow2_backing_ops = {.get = get, .expect = expect, .set = set, .empty = empty};
+const struct disk_backing_ops qcow2_backing_ops = {
+    .get = get, .name = name_of, .expect = expect, .set = set, .empty = empty};

@@ -10,7 +10,7 @@ static void test_all(void **state)
 
     assert_int_equal(disk_spec_parse(&spec,
                                      "a,,b.img,readonly,discard=off,iops=500,iops-burst=1000,bps=10M,bps-burst=1G,"
-                                     "serial=S1,id=root,queues=4,direct,threads,on-error=pause",
+                                     "serial=S1,id=root,queues=4,direct,threads,on-error=pause,backing=/a,backing=b,,c",
                                      NULL),
                      0);
     assert_string_equal(spec.path, "a,b.img");
@@ -23,6 +23,9 @@ static void test_all(void **state)
     assert_string_equal(spec.id, "root");
     assert_int_equal(spec.queues, 4);
     assert_int_equal(spec.on_error, DISK_ON_ERROR_PAUSE);
+    assert_int_equal(spec.backing.n, 2);
+    assert_string_equal(spec.backing.items[0], "/a");
+    assert_string_equal(spec.backing.items[1], "b,c");
     disk_spec_conf(&spec, &conf);
     assert_string_equal(conf.path, "a,b.img");
     assert_null(conf.format);

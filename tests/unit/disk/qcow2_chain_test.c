@@ -545,9 +545,9 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random), cmocka_unit_test(test_cuts),         cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_map),    cmocka_unit_test(test_resize),       cmocka_unit_test(test_resize_fails),
-        cmocka_unit_test(test_set),    cmocka_unit_test(test_set_cut),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_random), cmocka_unit_test(test_cuts),    cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_map),    cmocka_unit_test(test_resize),  cmocka_unit_test(test_resize_fails),
+        cmocka_unit_test(test_set),    cmocka_unit_test(test_set_cut), cmocka_unit_test(test_refused),
     };
     cmocka_set_test_filter(getenv("VIREO_TEST_ONLY"));
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -1,0 +1,175 @@
+#include "image/chain.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "disk/disk_chain.h"
+#include "image/copy.h"
+
+#define CHUNK     (1 * MIB)
+#define GRANULE   (4 * KIB) /* compared, and copied, as one */
+#define N_EXTENTS 64
+
+int image_chain_commit(struct disk *image, struct disk *backing, const struct image_job *job, struct err *err)
+{
+    const struct image_copy_conf conf = {.from = image, .to = backing, .skip_holes = true, .job = job};
+    int r = image->size > backing->size ? disk_resize(backing, image->size, err) : 0;
+
+    if (r == 0)
+        r = image_copy(&conf, err);
+    return r ? r : disk_backing_empty(image, err);
+}
+
+/* ---- rebase ---- */
+
+/* What a disk is made of, around the place last asked for. */
+struct view {
+    struct disk *disk; /* NULL: a hole */
+    struct disk_extent extents[N_EXTENTS];
+    unsigned n, at;
+};
+
+struct rebase {
+    struct disk *image;
+    struct view old, new;
+    uint8_t *was, *is;
+};
+
+static int fail(const struct disk *disk, const char *what, uint64_t offset, int r, struct err *err)
+{
+    return err_set(err, r, "disk '%.200s': offset %llu: %s: %s", disk->path, (unsigned long long)offset, what,
+                   strerror(-r));
+}
+
+/* The extent at `pos`, and behind it to its end. */
+static int look(struct view *v, uint64_t pos, struct disk_extent *e, struct err *err)
+{
+    if (!v->disk || pos >= v->disk->size) {
+        *e = (struct disk_extent){.kind = DISK_EXTENT_HOLE, .offset = pos, .len = UINT64_MAX - pos};
+        return 0;
+    }
+    while (v->at < v->n && pos >= v->extents[v->at].offset + v->extents[v->at].len)
+        v->at++;
+    if (v->at == v->n) {
+        struct disk_request req = {
+            .op = DISK_MAP, .offset = pos, .len = v->disk->size - pos, .extents = v->extents, .n_extents = N_EXTENTS};
+        int r = disk_call(v->disk, &req);
+        if (r == -ENOTSUP) { /* it cannot tell */
+            v->extents[0] = (struct disk_extent){.offset = pos, .len = v->disk->size - pos};
+            req.n_extents = 1;
+        } else if (r || !req.n_extents) {
+            return fail(v->disk, "what it is made of cannot be read", pos, r ? r : -EIO, err);
+        }
+        v->n = req.n_extents;
+        v->at = 0;
+    }
+    *e = v->extents[v->at];
+    e->len -= pos - e->offset;
+    e->offset = pos;
+    return 0;
+}
+
+static int call(struct disk *disk, enum disk_op op, uint64_t offset, uint8_t *buf, uint64_t len, struct err *err)
+{
+    struct iovec iov = {buf, len};
+    struct disk_request req = {
+        .op = op, .unmap = true, .offset = offset, .len = len, .iov = &iov, .n_iov = buf ? 1 : 0};
+    int r = disk_call(disk, &req);
+
+    return r ? fail(disk, op == DISK_READ ? "cannot be read" : "cannot be written", offset, r, err) : 0;
+}
+
+static int read_view(struct view *v, uint64_t pos, uint8_t *buf, uint64_t len, struct err *err)
+{
+    uint64_t have = !v->disk || pos >= v->disk->size ? 0 : v->disk->size - pos;
+
+    if (have > len)
+        have = len;
+    memset(buf + have, 0, len - have);
+    return have ? call(v->disk, DISK_READ, pos, buf, have, err) : 0;
+}
+
+static bool is_zero(const uint8_t *buf, uint64_t len)
+{
+    return buf[0] == 0 && memcmp(buf, buf + 1, len - 1) == 0;
+}
+
+static uint64_t granule(uint64_t at, uint64_t len)
+{
+    return len - at < GRANULE ? len - at : GRANULE;
+}
+
+/* Runs of granules that differ become the image's own, as what they were. */
+static int copy_differences(struct rebase *b, uint64_t pos, uint64_t len, struct err *err)
+{
+    int r = read_view(&b->old, pos, b->was, len, err);
+
+    if (r == 0)
+        r = read_view(&b->new, pos, b->is, len, err);
+    for (uint64_t at = 0; r == 0 && at < len;) {
+        uint64_t first = at;
+        bool zero = is_zero(b->was + at, granule(at, len));
+        while (at < len && memcmp(b->was + at, b->is + at, granule(at, len)) &&
+               is_zero(b->was + at, granule(at, len)) == zero)
+            at += granule(at, len);
+        if (at == first)
+            at += granule(at, len);
+        else if (zero)
+            r = call(b->image, DISK_ZERO, pos + first, NULL, at - first, err);
+        else
+            r = call(b->image, DISK_WRITE, pos + first, b->was + first, at - first, err);
+    }
+    return r;
+}
+
+/* The next bytes from pos on: what there is to do about them is done. */
+static int rebase_some(struct rebase *b, uint64_t pos, uint64_t *len, struct err *err)
+{
+    struct disk_extent old, new;
+    int r = look(&b->old, pos, &old, err);
+
+    if (r == 0)
+        r = look(&b->new, pos, &new, err);
+    if (r)
+        return r;
+    *len = old.len;
+    if (old.depth == 0 && old.kind != DISK_EXTENT_HOLE)
+        return 0; /* the image's own */
+    *len = old.len < new.len ? old.len : new.len;
+    if (old.kind != DISK_EXTENT_DATA && new.kind != DISK_EXTENT_DATA)
+        return 0;
+    if (*len > CHUNK)
+        *len = CHUNK;
+    return copy_differences(b, pos, *len, err);
+}
+
+int image_chain_rebase(struct disk *image, struct disk *onto, const char *name, const char *format,
+                       const struct image_job *job, struct err *err)
+{
+    struct rebase *b = calloc(1, sizeof(*b));
+    uint64_t len = 0;
+
+    if (b) {
+        *b = (struct rebase){.image = image, .old.disk = image, .new.disk = onto};
+        b->was = aligned_alloc(4096, CHUNK);
+        b->is = aligned_alloc(4096, CHUNK);
+    }
+    int r = b && b->was && b->is ? 0 : err_set(err, -ENOMEM, "disk '%.200s': out of memory", image->path);
+    if (onto)
+        disk_backing_expect(image, onto->size);
+    for (uint64_t pos = 0; r == 0 && pos < image->size; pos += len) {
+        r = image_job_report(job, pos, image->size, err);
+        if (r == 0)
+            r = rebase_some(b, pos, &len, err);
+    }
+    if (r == 0)
+        r = call(image, DISK_FLUSH, 0, NULL, 0, err);
+    if (r == 0)
+        r = disk_backing_set(image, name, format, err);
+    if (b) {
+        free(b->was);
+        free(b->is);
+    }
+    free(b);
+    return r;
+}
