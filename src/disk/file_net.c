@@ -233,7 +233,10 @@ int file_net_open(struct file **file, const struct file_net_type *type, const st
                   struct err *err)
 {
     struct file_net *net = new_net(type, conf, loop);
+    struct err own;
     int r;
+
+    err = err ? err : &own;
 
     *file = NULL;
     if (!net)
@@ -297,4 +300,9 @@ bool file_net_locks(const struct file_net_conn *conn)
 uint64_t file_net_identity(const struct file_net_conn *conn)
 {
     return conn->net->identity;
+}
+
+bool file_net_again(const struct file_net_conn *conn)
+{
+    return conn->net->n_connections > 0;
 }

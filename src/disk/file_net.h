@@ -40,6 +40,7 @@ enum file_net_kind {
 /* What a server says about a file; checked by file_net_link.c. */
 struct file_net_props {
     uint64_t size;         /* bytes */
+    uint64_t id;           /* of the file, where the server has such: another one is another file */
     uint64_t epoch;        /* 0: the connection's number stands for it */
     uint32_t block;        /* offsets and lengths are multiples of it, but for the file's end; a power of two */
     uint32_t max_transfer; /* bytes of a READ or a WRITE */
@@ -115,5 +116,7 @@ bool file_net_writes(const struct file_net_conn *conn);
 bool file_net_locks(const struct file_net_conn *conn);
 /* A random number that is the same for each connection of the file. */
 uint64_t file_net_identity(const struct file_net_conn *conn);
+/* Whether the file had a connection before. */
+bool file_net_again(const struct file_net_conn *conn);
 
 #endif

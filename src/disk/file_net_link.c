@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "disk/file_net_impl.h"
@@ -57,6 +58,8 @@ static int compare_props(const struct file_net *net, const struct file_net_props
         return err_set(err, -EINVAL,
                        "the server is back with %" PRIu64 " bytes where it had %" PRIu64 ": it is refused", p->size,
                        size);
+    if (p->id != first->id)
+        return err_set(err, -EINVAL, "the server is back with another file in this one's place: it is refused");
     if (p->block > first->block || (first->zeroes && !p->zeroes) || (first->discards && !p->discards) ||
         (first->volatile_cache && !p->volatile_cache) || (first->maps && !p->maps) || first->grows != p->grows)
         return err_set(err, -EINVAL, "the server is back, and cannot do what it could: it is refused");
@@ -299,8 +302,16 @@ void file_net_link_init(struct file_net *net)
 
 int file_net_link_first(struct file_net *net, struct err *err)
 {
+    int64_t until = loop_now() + net->timeout;
     int r = attempt(net, err);
 
+    /* A server that says "later" is there. */
+    for (bool told = false; r == -EAGAIN && loop_now() < until; told = true) {
+        if (!told)
+            log_notice("disk '%.200s': %.250s", net->shown, err->msg);
+        nanosleep(&(struct timespec){.tv_nsec = BACKOFF_MIN * 3}, NULL);
+        r = attempt(net, err);
+    }
     if (r < 0) {
         err_prefix(err, "disk '%.200s'", net->shown);
         return r;

@@ -221,5 +221,39 @@ class Iscsi(Cases, harness.Case):
         self.assertEqual(writer.finish()[0], 0)
 
 
+class Nfs(Cases, harness.Case):
+    """nfs-ganesha."""
+
+    kind = servers.Nfs
+
+    def test_path(self):
+        """A file that there is not, and one that is none."""
+        self.refused(self.server.url(path="/export/other.raw"), "No such file")
+        self.refused(self.server.url(path="/export"), "no regular file")
+
+    def test_grace(self):
+        """A server that lets nobody in for a minute after its start has us back at once."""
+        self.server.kill()
+        self.server.grace = 120
+        self.server.start()
+        writer = Writer(self, self.disk())
+        writer.expect_more()
+        self.server.kill()
+        self.server.start()
+        writer.expect_more()
+        status, text = writer.finish()
+        self.assertEqual(status, 0, text)
+
+    def test_locked(self):
+        """A second writer is refused."""
+        writer = Writer(self, self.disk())
+        writer.expect_more()
+        other = Writer(self, self.disk(), name="other")
+        text = other.process.communicate(timeout=harness.PATIENCE)[0]
+        self.assertEqual(other.process.returncode, 2, text)
+        self.assertIn("the file is locked", text)
+        self.assertEqual(writer.finish()[0], 0)
+
+
 if __name__ == "__main__":
     harness.main()
