@@ -37,6 +37,10 @@ int disk_snapshot_create(struct disk *disk, const char *name, int64_t time_ns, s
     if (len == 0 || len >= DISK_SNAPSHOT_NAME_MAX)
         return err_set(err, -EINVAL, "disk '%.200s': a snapshot's name of %zu bytes; accepted are 1 to %d", disk->path,
                        len, DISK_SNAPSHOT_NAME_MAX - 1);
+    for (const char *c = name; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            return err_set(err, -EINVAL, "disk '%.200s': a snapshot's name with the control character 0x%02x in it",
+                           disk->path, (unsigned char)*c);
     return disk->type->snapshots->create(disk, name, time_ns, err);
 }
 

@@ -319,9 +319,16 @@ int qcow2_inner(struct qcow2 *q, struct disk_request *req, bool forget)
     return begin(q, req, forget);
 }
 
-static void submit(struct disk *disk, struct disk_request *req)
+void qcow2_submit(struct disk *disk, struct disk_request *req)
 {
     struct qcow2 *q = (struct qcow2 *)disk;
+
+    if (q->holding) {
+        req->next = NULL;
+        *q->held_tail = req;
+        q->held_tail = &req->next;
+        return;
+    }
 
     if (begin(q, req, false))
         finish(q, req, -ENOMEM);
@@ -434,9 +441,39 @@ int qcow2_settle(struct qcow2 *q)
     return r;
 }
 
-static void wait_image(struct disk *disk)
+void qcow2_serve(struct disk *disk)
 {
     serve((struct qcow2 *)disk);
+}
+
+int qcow2_hold(struct qcow2 *q)
+{
+    if (q->holding)
+        return -EBUSY;
+    q->held = NULL;
+    q->held_tail = &q->held;
+    q->holding = true;
+    while (q->oldest)
+        serve(q);
+    int r = qcow2_settle(q);
+    if (r == 0 && qcow2_commit_dirty(q))
+        r = -EIO;
+    q->pack_at = 0;
+    if (r)
+        qcow2_unhold(q);
+    return r;
+}
+
+void qcow2_unhold(struct qcow2 *q)
+{
+    struct disk_request *req = q->held, *next;
+
+    q->holding = false;
+    q->held = NULL;
+    for (; req; req = next) {
+        next = req->next;
+        qcow2_submit(&q->disk, req);
+    }
 }
 
 static void release(struct qcow2 *q)
@@ -478,9 +515,10 @@ static void close_image(struct disk *disk)
 static const struct disk_type qcow2_type = {
     .name = "qcow2",
     .info = qcow2_info,
-    .submit = submit,
+    .submit = qcow2_submit,
+    .snapshots = &qcow2_snapshot_ops,
     .resize = qcow2_resize,
-    .wait = wait_image,
+    .wait = qcow2_serve,
     .close = close_image,
     .backing = &qcow2_backing_ops,
 };

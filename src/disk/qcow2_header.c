@@ -7,10 +7,9 @@
 
 #include "disk/qcow2_impl.h"
 
-#define MAX_META      (5 * MIB / 2) /* clusters with metadata, of which a set is kept */
-#define MAX_SNAPSHOTS 65536
-#define MAX_BACKING   1023 /* bytes of a backing file's name (spec, "backing_file_size") */
-#define MAX_EXTRA     1024 /* bytes of what a snapshot has beyond the fields we know */
+#define MAX_META    (5 * MIB / 2) /* clusters with metadata, of which a set is kept */
+#define MAX_BACKING 1023          /* bytes of a backing file's name (spec, "backing_file_size") */
+#define MAX_EXTRA   1024          /* bytes of what a snapshot has beyond the fields we know */
 
 #define EXT_FEATURE_NAMES 0x6803f857u
 
@@ -263,8 +262,8 @@ static int read_snapshots(struct qcow2 *q, struct err *err)
 
     if (!n)
         return 0;
-    if (n > MAX_SNAPSHOTS)
-        return err_set(err, -EINVAL, "nb_snapshots at offset 60: %u; accepted are up to %u", n, MAX_SNAPSHOTS);
+    if (n > QCOW2_MAX_SNAPSHOTS)
+        return err_set(err, -EINVAL, "nb_snapshots at offset 60: %u; accepted are up to %u", n, QCOW2_MAX_SNAPSHOTS);
     int r = check_table(q, "snapshots_offset", 64, start, n * UINT64_C(40), err);
     if (r)
         return r;

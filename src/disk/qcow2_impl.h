@@ -10,6 +10,7 @@
  *   qcow2_refcount.c  refcounts and the allocator; qcow2_grow.c: new refcount blocks and bigger refcount tables
  *   qcow2_free.c      clusters on their way back
  *   qcow2_commit.c    metadata on its way to the file, in order
+ *   qcow2_snapshot*.c internal snapshots, which change all metadata at once, with nothing under way (qcow2_snapshot.h)
  *   qcow2_read.c, qcow2_write.c, qcow2_unmap.c (discard and write-zeroes), qcow2_unpack.c, qcow2_pack.c (compressed clusters)
  *   qcow2_map.c       what a range is made of
  *   qcow2_resize.c    more and fewer guest bytes; qcow2_backing.c: which backing file the image has
@@ -42,6 +43,7 @@
 #define QCOW2_CACHE_BYTES    (10 * MIB)
 #define QCOW2_PAGE_SIZE      4096 /* or a cluster, where that is smaller */
 #define QCOW2_ZEROES         (64 * KIB)
+#define QCOW2_MAX_SNAPSHOTS  65536
 #define QCOW2_SECTOR_ENTRIES 64 /* of an L1 or refcount table, in 512 bytes */
 
 #define QCOW2_COPIED      (UINT64_C(1) << 63)
@@ -116,6 +118,8 @@ int qcow2_page_get(struct qcow2 *q, uint64_t offset, enum qcow2_page_kind kind, 
 int qcow2_page_new(struct qcow2 *q, uint64_t offset, enum qcow2_page_kind kind, struct qcow2_page **page) MUST_CHECK;
 /* Before page->data changes: marks it dirty. -ENOMEM. */
 int qcow2_page_modify(struct qcow2_page *page) MUST_CHECK;
+/* With nothing under way and nothing dirty: the cache is empty. */
+void qcow2_page_drop(struct qcow2 *q);
 /* The cluster is no longer metadata. */
 void qcow2_page_forget(struct qcow2 *q, uint64_t cluster);
 
@@ -238,6 +242,7 @@ struct qcow2 {
     struct qcow2_snapshot *snapshots;
     uint32_t n_snapshots;
     uint64_t snapshots_offset, snapshots_bytes;
+    struct qcow2 *views, *next_view, *viewed; /* snapshots that are open; of a view: the next one, and the disk */
 
     struct qcow2_table refcounts;
     uint64_t refcount_clusters; /* of the table in the file */
@@ -279,6 +284,8 @@ struct qcow2 {
     struct qcow2_waitlist runnable; /* woken, to be run */
     struct disk_request *finished, **finished_tail;
     bool running;
+    bool holding; /* requests that come wait */
+    struct disk_request *held, **held_tail;
 };
 
 static inline uint64_t qcow2_be64(const void *p)
@@ -341,6 +348,12 @@ int qcow2_inner_wait(struct qcow2 *q, enum disk_op op, uint64_t offset, uint64_t
 int qcow2_settle(struct qcow2 *q) MUST_CHECK;
 /* qcow2_refcount_alloc() of exactly n, waited for. */
 int qcow2_alloc_wait(struct qcow2 *q, uint64_t n, uint64_t *first) MUST_CHECK;
+/* Lets finish what is under way, and settles; what comes from now on waits until qcow2_unhold(). -EBUSY: it holds already. */
+int qcow2_hold(struct qcow2 *q) MUST_CHECK;
+void qcow2_unhold(struct qcow2 *q);
+void qcow2_submit(struct disk *disk, struct disk_request *req);
+/* Serves the file. From within a request's done() too. */
+void qcow2_serve(struct disk *disk);
 /* Runs what was woken, then tells of finished requests. At the end of each callback of the file's. */
 void qcow2_run(struct qcow2 *q);
 /* One of `pending` is over. */
@@ -463,6 +476,8 @@ void qcow2_pack_avoid(struct qcow2 *q, uint64_t first, uint64_t n);
 
 struct disk_info;
 void qcow2_info(const struct disk *disk, struct disk_info *info);
+
+extern const struct disk_snapshot_ops qcow2_snapshot_ops;
 
 /* ---- opening ---- */
 

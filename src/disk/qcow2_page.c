@@ -192,6 +192,12 @@ void qcow2_page_forget(struct qcow2 *q, uint64_t cluster)
     }
 }
 
+void qcow2_page_drop(struct qcow2 *q)
+{
+    while (q->lru_first)
+        destroy(q, q->lru_first);
+}
+
 int qcow2_page_init(struct qcow2 *q)
 {
     q->page_size = q->cluster_size < QCOW2_PAGE_SIZE ? q->cluster_size : QCOW2_PAGE_SIZE;
@@ -203,7 +209,6 @@ int qcow2_page_init(struct qcow2 *q)
 
 void qcow2_page_fini(struct qcow2 *q)
 {
-    while (q->lru_first)
-        destroy(q, q->lru_first);
+    qcow2_page_drop(q);
     free(q->page_hash);
 }

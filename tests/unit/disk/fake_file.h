@@ -29,6 +29,7 @@ struct fake {
     uint64_t fail_op;  /* this one fails, whatever it is; 0: none */
     unsigned fail_gap; /* after one that failed, one of the next so many fails; 0: none */
     uint64_t max_size; /* -ENOSPC beyond; 0: no limit */
+    uint64_t die_at;   /* n_ops from which on it is dead; 0: never */
     bool dead;         /* all fails */
     bool open;
 };

@@ -108,10 +108,10 @@ static void check_read(const struct op *op)
     uint8_t want[BLOCK];
 
     for (uint64_t i = 0; i < op->n; i++) {
-        world_fill(want, op->first + i, last_value(&op->w->blocks[op->first + i]));
+        world_fill(want, op->first + i, op->want[i]);
         if (memcmp(op->buf + i * BLOCK, want, BLOCK))
             fail_msg("block %llu: read %016llx, wanted value %x", (unsigned long long)(op->first + i),
-                     (unsigned long long)load_le64(op->buf + i * BLOCK), last_value(&op->w->blocks[op->first + i]));
+                     (unsigned long long)load_le64(op->buf + i * BLOCK), op->want[i]);
     }
 }
 
@@ -132,7 +132,9 @@ static void end_op(struct op *op)
         op->snapshot = NULL;
     }
     free(op->buf);
+    free(op->want);
     op->buf = NULL;
+    op->want = NULL;
     op->active = false;
     w->n_active--;
 }
@@ -156,6 +158,11 @@ static void done(struct disk_request *req, int result)
     end_op(op);
     if (!w->fake->dead)
         begin(w);
+    if (w->hook && !w->in_hook && !w->fake->dead && fake_random(&w->seed) % 40 == 0) {
+        w->in_hook = true;
+        w->hook(w);
+        w->in_hook = false;
+    }
     if (!w->n_active)
         loop_stop(w->loop);
 }
@@ -230,6 +237,9 @@ static void prepare(struct op *op)
     op->req.n_iov = has_data ? 2 : 0;
     op->req.unmap = fake_random(&w->seed) % 2;
     op->value = op->req.op == DISK_WRITE ? ++w->next_value : 0;
+    op->want = op->req.op == DISK_READ ? malloc(op->n * sizeof(*op->want)) : NULL;
+    for (uint64_t i = 0; op->want && i < op->n; i++)
+        op->want[i] = last_value(&w->blocks[op->first + i]);
     for (uint64_t i = 0; i < op->n; i++) {
         struct block *b = &w->blocks[op->first + i];
         b->busy = true;
@@ -327,6 +337,34 @@ void world_reset(struct world *w)
     for (uint64_t i = 0; i < w->n_blocks; i++) {
         settle(&w->blocks[i], w->blocks[i].dropped + w->blocks[i].n);
         w->blocks[i].flushed = 0;
+    }
+}
+
+void world_save(const struct world *w, struct world_saved *saved)
+{
+    saved->n_blocks = w->n_blocks;
+    saved->values = malloc(w->n_blocks * sizeof(*saved->values));
+    assert_non_null(saved->values);
+    for (uint64_t i = 0; i < w->n_blocks; i++)
+        saved->values[i] = last_value(&w->blocks[i]);
+}
+
+void world_restore(struct world *w, const struct world_saved *saved)
+{
+    if (saved->n_blocks > w->n_blocks)
+        world_grow(w, saved->n_blocks * BLOCK);
+    else if (saved->n_blocks < w->n_blocks)
+        world_shrink(w, saved->n_blocks * BLOCK);
+    for (uint64_t i = 0; i < w->n_blocks; i++) {
+        struct block *b = &w->blocks[i];
+        if (w->n_active) {
+            push(b, saved->values[i]);
+            b->n_done = b->busy ? b->n_done : b->n;
+            continue;
+        }
+        b->n_done = b->n;
+        settle(b, b->dropped + b->n);
+        b->flushed = saved->values[i];
     }
 }
 
@@ -452,7 +490,7 @@ static void check_flag(struct verify *v, uint64_t entry, const char *what, uint6
     }
 }
 
-static void verify_l2(struct verify *v, uint64_t offset)
+static void verify_l2(struct verify *v, uint64_t offset, bool active)
 {
     for (uint64_t i = 0; i < v->q.l2_entries; i++) {
         uint64_t entry = entry_at(v, offset + i * v->q.entry_size);
@@ -473,8 +511,31 @@ static void verify_l2(struct verify *v, uint64_t offset)
         }
         if (entry & QCOW2_OFFSET_MASK)
             refer(v, (entry & QCOW2_OFFSET_MASK) >> v->q.cluster_bits, 1, "L2 entry");
-        check_flag(v, entry, "L2 entry", i);
+        if (active)
+            check_flag(v, entry, "L2 entry", i);
     }
+}
+
+/* Flags in what only snapshots refer to mean nothing. */
+static void verify_snapshots(struct verify *v)
+{
+    const uint8_t *h = v->f->data;
+    uint64_t start = qcow2_be64(h + 64), at = start;
+
+    for (uint32_t i = 0; i < qcow2_be32(h + 60) && !v->bad; i++) {
+        uint64_t l1 = entry_at(v, at), l1_size = entry_at(v, at + 8) >> 32;
+        uint32_t names = (uint32_t)entry_at(v, at + 8), extra = (uint32_t)entry_at(v, at + 32);
+        at = align_up(at + 40 + extra + (names >> 16) + (names & 0xffff), 8);
+        refer(v, l1 >> v->q.cluster_bits, (l1_size * 8 + v->q.cluster_size - 1) >> v->q.cluster_bits, "snapshot's L1");
+        for (uint64_t k = 0; k < l1_size && !v->bad; k++) {
+            uint64_t table = entry_at(v, l1 + k * 8) & QCOW2_OFFSET_MASK;
+            if (!table)
+                continue;
+            refer(v, table >> v->q.cluster_bits, 1, "snapshot's L1 entry");
+            verify_l2(v, table, false);
+        }
+    }
+    refer(v, start >> v->q.cluster_bits, (at - start + v->q.cluster_size - 1) >> v->q.cluster_bits, "snapshots");
 }
 
 int world_verify(const struct fake *f)
@@ -509,8 +570,10 @@ int world_verify(const struct fake *f)
             continue;
         refer(v, at >> v->q.cluster_bits, 1, "L1 entry");
         check_flag(v, entry, "L1 entry", i);
-        verify_l2(v, at);
+        verify_l2(v, at, true);
     }
+    if (!v->bad && qcow2_be32(h + 60))
+        verify_snapshots(v);
     for (uint64_t c = 0; c < v->n && !v->bad; c++) {
         uint64_t count = refcount_of(v, c);
         if (count < v->refs[c]) {

@@ -24,8 +24,15 @@ struct op {
     uint8_t *buf;
     uint64_t first, n; /* blocks */
     uint32_t value;
+    uint32_t *want;     /* READ: the blocks' values when it was begun */
     uint64_t *snapshot; /* FLUSH: for each block, dropped + n_done */
     bool active;
+};
+
+/* What a snapshot of the disk holds. */
+struct world_saved {
+    uint32_t *values;
+    uint64_t n_blocks;
 };
 
 struct world {
@@ -41,7 +48,11 @@ struct world {
     uint64_t left; /* to be begun */
     bool done;
     unsigned max_pages; /* of the cache; 0: as it is */
-    bool pack;          /* some writes are of whole clusters, compressed; by threads, so that no two runs are alike */
+    void (*hook)(
+        struct world *w); /* NULL, or called now and then while requests are under way; not from within itself */
+    void *hook_opaque;
+    bool in_hook;
+    bool pack; /* some writes are of whole clusters, compressed; by threads, so that no two runs are alike */
 };
 
 /* Blocks of zeroes. */
@@ -63,6 +74,10 @@ void world_reset(struct world *w);
 /* From now on the disk has `size` bytes; what is new is zeroes. Before disk_resize(), which does the rest. */
 void world_shrink(struct world *w, uint64_t size);
 void world_grow(struct world *w, uint64_t size);
+/* The last values: what a snapshot holds that is made now, also with requests under way. */
+void world_save(const struct world *w, struct world_saved *saved);
+/* Before a return to it: all holds that, and was flushed; with requests under way, only of the same size, and what is durable is not known any more. */
+void world_restore(struct world *w, const struct world_saved *saved);
 /* Reads all and compares with the last values; `cut`: with what may be there. */
 void world_check(struct world *w, bool cut);
 /* After a cut: what the disk holds now, of what it may, is what it must hold, and flushed. */
@@ -71,7 +86,7 @@ void world_adopt(struct world *w);
 void world_fill(uint8_t *buf, uint64_t block, uint32_t value);
 
 /*
- * Counts the references in an image (v2 or v3, no snapshots) and compares with its refcounts: refcounts that are too low, flags that say "nobody
+ * Counts the references in an image (v2 or v3) and compares with its refcounts: refcounts that are too low, flags that say "nobody
  * else's" of what others have too, or places beyond the file are errors; more than needed is a leak. Returns the leaks; -1 and a message for errors.
  */
 int world_verify(const struct fake *fake);
