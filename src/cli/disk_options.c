@@ -46,6 +46,13 @@ static const struct option_spec info_specs[] = {
 TABLE(info);
 #undef OF
 
+#define OF disk_snapshot_options
+static const struct option_spec snapshot_specs[] = {
+#include "cli/disk_snapshot_options.def"
+};
+TABLE(snapshot);
+#undef OF
+
 static const struct option_spec disk_specs[] = {
     {"words", OPTION_WORDS, "COMMAND ...", NULL, "what to do, and the image to do it to", 0},
 };

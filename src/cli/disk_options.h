@@ -30,6 +30,10 @@ struct disk_info_options {
 #include "cli/disk_info_options.def"
 };
 
+struct disk_snapshot_options {
+#include "cli/disk_snapshot_options.def"
+};
+
 #undef OPTION
 
 #define DISK_COMMAND(name, summary) extern const struct option_table disk_##name##_option_table;
