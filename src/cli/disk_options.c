@@ -4,6 +4,13 @@
     {name, OPTION_##kind, argument, fallback, help, offsetof(struct OF, field)},
 #define TABLE(name) const struct option_table disk_##name##_option_table = {name##_specs, ARRAY_SIZE(name##_specs)}
 
+#define OF disk_bench_options
+static const struct option_spec bench_specs[] = {
+#include "cli/disk_bench_options.def"
+};
+TABLE(bench);
+#undef OF
+
 #define OF disk_convert_options
 static const struct option_spec convert_specs[] = {
 #include "cli/disk_convert_options.def"

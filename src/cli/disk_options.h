@@ -6,6 +6,10 @@
 
 #define OPTION(field, kind, name, argument, fallback, help) OPTION_TYPE_##kind field;
 
+struct disk_bench_options {
+#include "cli/disk_bench_options.def"
+};
+
 struct disk_convert_options {
 #include "cli/disk_convert_options.def"
 };
