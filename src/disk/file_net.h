@@ -16,7 +16,8 @@
  *   iSCSI  a target that was reset says so (UNIT ATTENTION), but one that was started anew says nothing else: each connection is an epoch. The session
  *          keeps its ISID, so that a target that is still there ends the old one, and what that had under way, first (RFC 7143 section 6.3.5).
  *   NFS    WRITE and COMMIT replies carry the server's write verifier, which changes when it has lost what was not committed (RFC 7530 section 16.36.5): that
- *          is the epoch. It is asked for at each connection, so that no read comes before what was lost is there again.
+ *          is the epoch, within a connection. Over several it is not relied on: a server that is started twice within a second may have one verifier
+ *          for both (ganesha makes it of its start in whole seconds).
  *
  * Kept are up to 32 MiB; with half of it a flush is sent, and with all of it writes wait for that.
  */

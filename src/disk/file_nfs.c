@@ -103,7 +103,7 @@ struct file_nfs {
     struct stateid stateid;
     bool opened;
     uint32_t seqid;
-    uint64_t client;
+    uint64_t client, salt;
     uint32_t lease; /* seconds */
     int64_t renewed;
     struct call calls[MAX_CALLS];
@@ -475,6 +475,13 @@ static int hold(struct file_nfs *nfs, const char *path, int64_t deadline, struct
     return open_by(nfs, path, false, deadline, err);
 }
 
+/* A write verifier, as this connection's: servers make theirs of a clock that may be coarse. ganesha's tells whole seconds. */
+static uint64_t get_verifier(struct file_nfs *nfs, struct file_nfs_reader *r)
+{
+    uint64_t verifier = file_nfs_rpc_get64(r) ^ nfs->salt;
+    return verifier ? verifier : 1;
+}
+
 /* COMMIT of all: tells the verifier. */
 static int learn_epoch(struct file_nfs *nfs, int64_t deadline, struct err *err)
 {
@@ -494,11 +501,8 @@ static int learn_epoch(struct file_nfs *nfs, int64_t deadline, struct err *err)
         n = look(&r, OP_COMMIT, "COMMIT", err);
     if (n < 0)
         return n;
-    uint64_t verifier = file_nfs_rpc_get64(&r);
-    if (r.bad)
-        return err_set(err, -EPROTO, "COMMIT: the server's reply is malformed");
-    nfs->conn.props.epoch = verifier ? verifier : 1;
-    return 0;
+    nfs->conn.props.epoch = get_verifier(nfs, &r);
+    return r.bad ? err_set(err, -EPROTO, "COMMIT: the server's reply is malformed") : 0;
 }
 
 /* ---- life ---- */
@@ -534,6 +538,8 @@ static int open_nfs(struct file_net_conn *conn, const char *url, int64_t deadlin
     const char *path;
 
     nfs->rpc.fd = -1;
+    if (getrandom(&nfs->salt, sizeof(nfs->salt), 0) != sizeof(nfs->salt))
+        return err_set(err, -errno, "getrandom: %s", strerror(errno));
     int r = parse(url, host, sizeof(host), port, sizeof(port), &path, err);
     if (r == 0)
         r = file_nfs_rpc_connect(&nfs->rpc, conn, host, port, deadline, err);
@@ -637,12 +643,6 @@ static void finish(struct call *call, int result)
         file_net_done(call->piece, result);
 }
 
-static uint64_t get_verifier(struct file_nfs_reader *r)
-{
-    uint64_t verifier = file_nfs_rpc_get64(r);
-    return verifier ? verifier : 1;
-}
-
 /* 1: the piece is whole; 0: the rest is to be asked for; -errno: the reply is malformed. */
 static int read_reply(struct call *call, struct file_nfs_reader *r)
 {
@@ -662,11 +662,11 @@ static int read_reply(struct call *call, struct file_nfs_reader *r)
     return call->done == piece->len;
 }
 
-static int write_reply(struct call *call, struct file_nfs_reader *r)
+static int write_reply(struct file_nfs *nfs, struct call *call, struct file_nfs_reader *r)
 {
     struct file_net_piece *piece = call->piece;
     uint32_t count = file_nfs_rpc_get32(r), committed = file_nfs_rpc_get32(r);
-    uint64_t verifier = get_verifier(r);
+    uint64_t verifier = get_verifier(nfs, r);
 
     if (r->bad || count == 0 || count > piece->len - call->done)
         return -EPROTO;
@@ -697,11 +697,11 @@ static int piece_reply(struct file_nfs *nfs, struct call *call, struct file_nfs_
     if (piece->kind == FILE_NET_READ)
         n = read_reply(call, r);
     else if (piece->kind == FILE_NET_WRITE)
-        n = write_reply(call, r);
+        n = write_reply(nfs, call, r);
     else
         n = 1;
     if (piece->kind == FILE_NET_FLUSH)
-        piece->epoch = get_verifier(r);
+        piece->epoch = get_verifier(nfs, r);
     if (n < 0 || r->bad)
         return -EPROTO;
     if (n == 1)

@@ -1,7 +1,7 @@
 """
 Disks that servers have, under servers that are killed, started again, silent, or not what they were.
 
-usage: net_test.py VIREO WRITER [TEST...]
+usage: net_test.py VIREO WRITER VOLATILE [TEST...]
 """
 
 import re
@@ -14,8 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "guest"))
 WRITER = Path(sys.argv.pop(2)).resolve()
+VOLATILE = Path(sys.argv.pop(2)).resolve()
 import harness  # pylint: disable=wrong-import-position
 import servers  # pylint: disable=wrong-import-position
+
+servers.VOLATILE = VOLATILE
 
 BLOCKS = 2048  # of 4 KiB, that the writer works on
 
@@ -87,6 +90,8 @@ class Cases:
         self.assertEqual(status, 0, text)
         self.assertGreaterEqual(len(re.findall("connected again", text)), 4, text)
         self.assertGreater(sum(int(n) for n in re.findall(r"; (\d+) writes that no flush", text)), 0, text)
+        if not self.server.own_cache:
+            self.assertGreater(self.server.lost, 0)
 
     def test_killed_both(self):
         """When writer and server are killed, what was flushed is there."""

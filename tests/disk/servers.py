@@ -4,6 +4,7 @@ Servers of disks, for tests: each on a port of its own on loopback, with its fil
 
 import os
 import socket
+import struct
 import subprocess
 import time
 
@@ -17,17 +18,22 @@ def free_port():
         return sock.getsockname()[1]
 
 
+VOLATILE = None  # the library that gives a server a cache to lose
+
+
 class Server:
     """One disk of 16 MiB, in `image`."""
 
     size = 16 << 20
     missing = None  # why it cannot run here
+    own_cache = False  # that is lost when it is killed
 
     def __init__(self, directory):
         self.dir = directory
         self.port = free_port()
         self.image = directory / "served.raw"
         self.process = None
+        self.lost = 0  # writes
         self.environment = dict(os.environ)
         self.resize(self.size)
 
@@ -67,16 +73,40 @@ class Server:
         self.process.send_signal(number)
 
     def kill(self):
-        """As a power cut has it."""
+        """As a power cut has it: what was written since the last sync is lost."""
         if self.process:
             self.process.kill()
             self.process.wait()
             self.process = None
+            self.lose()
+
+    def lose(self):
+        """Puts back what volatile.c's journal has, the latest first."""
+        journal = self.dir / "journal"
+        data, at, records = journal.read_bytes() if journal.exists() else b"", 0, []
+        while len(data) - at >= 24:
+            offset, length, size = struct.unpack_from("<QQQ", data, at)
+            if len(data) - at - 24 < length:
+                break  # the server was killed before the write itself
+            records.append((offset, data[at + 24:at + 24 + length], size))
+            at += 24 + length
+        with open(self.image, "r+b") as file:
+            for offset, old, size in reversed(records):
+                file.seek(offset)
+                file.write(old)
+                file.truncate(size)
+        journal.unlink(missing_ok=True)
+        self.lost += len(records)
+
+    def make_volatile(self):
+        """Has the server lose what was not synced when it is killed."""
+        self.environment |= {"LD_PRELOAD": str(VOLATILE), "VOLATILE_FILE": str(self.image), "VOLATILE_JOURNAL": str(self.dir / "journal")}
 
 
 class Nbd(Server):
     """nbdkit, with a cache that is lost when it is killed."""
 
+    own_cache = True
     filters = ["cache"]
     arguments = ["cache=writeback"]
 
@@ -98,7 +128,8 @@ class Iscsi(Server):
     def __init__(self, directory):
         super().__init__(directory)
         self.number = 1  # of the control socket, beside its path
-        self.environment = dict(os.environ, TGT_IPC_SOCKET=str(directory / "ipc"))
+        self.environment["TGT_IPC_SOCKET"] = str(directory / "ipc")
+        self.make_volatile()
 
     def command(self):
         return ["tgtd", "-f", "-C", self.number, "--iscsi", f"portal=127.0.0.1:{self.port}"]
@@ -107,7 +138,8 @@ class Iscsi(Server):
         """tgtadm; again until tgtd has its socket."""
         until = time.monotonic() + harness.PATIENCE
         while True:
-            result = subprocess.run(["tgtadm", "-C", str(self.number), "--lld", "iscsi", *map(str, words)], env=self.environment,
+            result = subprocess.run(["tgtadm", "-C", str(self.number), "--lld", "iscsi", *map(str, words)],
+                                    env=dict(self.environment, LD_PRELOAD=""),
                                     capture_output=True, text=True, check=False)
             if result.returncode == 0:
                 return
@@ -143,6 +175,7 @@ class Nfs(Server):
         self.image = self.export / "served.raw"
         (directory / "served.raw").rename(self.image)
         (directory / "recovery").mkdir()
+        self.make_volatile()
 
     def command(self):
         config = self.dir / "ganesha.conf"
