@@ -21,6 +21,8 @@
 #define RETRIES     5 /* of a command at the start that a UNIT ATTENTION has taken the place of */
 #define BLOCK_MAX   (64 * KIB)
 #define INQUIRY_LEN 255
+#define REDIRECTS   4
+#define PORTAL_MAX  (MAX_STRING_SIZE + 1)
 #define NAME        "iqn.2026-11.invalid.vireo"
 
 /* SPC-4: additional sense codes, where libiscsi has none. */
@@ -34,7 +36,8 @@ struct wait {
 
 struct file_iscsi {
     struct file_net_conn conn;
-    struct wait login; /* libiscsi tells of the connection's end by the callback that told of its start */
+    struct wait socket; /* libiscsi tells of the connection's end by the callback that told of its start */
+    const char *why;
     struct iscsi_context *context;
     int lun;
     bool connected;
@@ -51,8 +54,7 @@ static struct file_iscsi *iscsi_of(struct file_net_conn *conn)
 
 static const char *why(struct file_net_conn *conn)
 {
-    const char *text = iscsi_get_error(iscsi_of(conn)->context);
-    return text && *text ? text : NULL;
+    return iscsi_of(conn)->why;
 }
 
 /* ---- the connection's descriptor ---- */
@@ -78,14 +80,19 @@ static int service(struct file_net_conn *conn, short events)
 {
     struct file_iscsi *iscsi = iscsi_of(conn);
 
-    if (iscsi->connected && (events & (POLLIN | POLLHUP | POLLERR)) && ended(iscsi))
+    if (iscsi->connected && (events & (POLLIN | POLLHUP | POLLERR)) && ended(iscsi)) {
+        iscsi->why = "the target has closed it";
         return -ECONNRESET;
+    }
     int error = 0;
     socklen_t len = sizeof(error);
     if (!iscsi->connected && (events & (POLLHUP | POLLERR)) &&
         getsockopt(iscsi_get_fd(iscsi->context), SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error)
         return -error; /* which libiscsi would not tell */
-    return iscsi_service(iscsi->context, events) < 0 ? -ECONNRESET : 0;
+    if (iscsi_service(iscsi->context, events) == 0)
+        return 0;
+    iscsi->why = iscsi_get_error(iscsi->context);
+    return -ECONNRESET;
 }
 
 static int wait_done(struct file_iscsi *iscsi, const struct wait *wait, int64_t deadline)
@@ -239,6 +246,8 @@ static int learn_type(struct file_iscsi *iscsi, int64_t deadline, struct err *er
     /* SPC-4 section 6.6.2: the first byte is the peripheral's qualifier and type. */
     int type = task->datain.size > 0 ? task->datain.data[0] : 0xff;
     scsi_free_scsi_task(task);
+    if (type >> 5 == SCSI_INQUIRY_PERIPHERAL_QUALIFIER_NOT_SUPPORTED)
+        return err_set(err, -ENOENT, "the target has no LUN %d", iscsi->lun);
     if (type != SCSI_INQUIRY_PERIPHERAL_DEVICE_TYPE_DIRECT_ACCESS)
         return err_set(err, -ENODEV, "LUN %d is no disk (it is of type 0x%02x)", iscsi->lun, (unsigned)type);
     return 0;
@@ -370,34 +379,65 @@ static int set_up(struct file_iscsi *iscsi, const struct iscsi_url *url, struct 
     return 0;
 }
 
-static int log_in(struct file_iscsi *iscsi, const char *path, int64_t deadline, struct err *err)
+/* Connects to the portal and logs in there. *moved: to do so at another one, which it names. */
+static int log_in_at(struct file_iscsi *iscsi, const char *name, const struct iscsi_url *url, char portal[PORTAL_MAX],
+                     bool *moved, int64_t deadline, struct err *err)
 {
-    char text[4096], name[256];
-    int r = split(path, text, sizeof(text), name, sizeof(name), err);
+    struct wait login = {.done = false};
 
-    if (r < 0)
-        return r;
+    *moved = false;
+    iscsi->connected = false;
+    iscsi->socket = (struct wait){.done = false};
     iscsi->context = iscsi_create_context(name);
     if (!iscsi->context)
         return err_set(err, -ENOMEM, "out of memory");
-    struct iscsi_url *url = iscsi_parse_full_url(iscsi->context, text);
-    if (!url)
-        return err_set(err, -EINVAL, "accepted is iscsi://[USER%%PASSWORD@]HOST[:PORT]/IQN/LUN");
-    r = set_up(iscsi, url, err);
-    if (r == 0 && iscsi_full_connect_async(iscsi->context, url->portal, url->lun, on_waited, &iscsi->login) < 0)
-        r = fail(iscsi, -EIO, "connect", err);
-    if (r == 0) {
-        r = wait_done(iscsi, &iscsi->login, deadline);
-        if (r < 0)
-            err_set(err, r, "connect: %s", strerror(-r));
-        else if (iscsi->login.status != SCSI_STATUS_GOOD)
-            r = fail(iscsi, -EACCES, "log in", err);
-    }
-    iscsi_destroy_url(url);
+    int r = set_up(iscsi, url, err);
+    if (r < 0)
+        return r;
+    if (iscsi_connect_async(iscsi->context, portal, on_waited, &iscsi->socket) < 0)
+        return fail(iscsi, -EIO, "connect", err);
+    r = wait_done(iscsi, &iscsi->socket, deadline);
+    if (r == 0 && iscsi->socket.status != SCSI_STATUS_GOOD)
+        r = -ECONNREFUSED;
+    if (r < 0)
+        return err_set(err, r, "connect: %s", strerror(-r));
+    iscsi->connected = true;
+    if (iscsi_login_async(iscsi->context, on_waited, &login) < 0)
+        return fail(iscsi, -EIO, "log in", err);
+    r = wait_done(iscsi, &login, deadline);
     if (r < 0) {
+        /* Its callback would find nobody waiting any more. */
         iscsi_destroy_context(iscsi->context);
         iscsi->context = NULL;
+        return err_set(err, r, "log in: %s", strerror(-r));
     }
+    const char *address = iscsi_get_target_address(iscsi->context);
+    *moved = login.status == SCSI_STATUS_REDIRECT && address && *address;
+    if (*moved)
+        snprintf(portal, PORTAL_MAX, "%s", address);
+    return login.status == SCSI_STATUS_GOOD || *moved ? 0 : fail(iscsi, -EACCES, "log in", err);
+}
+
+static int log_in(struct file_iscsi *iscsi, const char *path, int64_t deadline, struct err *err)
+{
+    char text[4096], name[256], portal[PORTAL_MAX];
+    int r = split(path, text, sizeof(text), name, sizeof(name), err);
+    bool moved = true;
+
+    if (r < 0)
+        return r;
+    struct iscsi_url *url = iscsi_parse_full_url(NULL, text);
+    if (!url)
+        return err_set(err, -EINVAL, "accepted is iscsi://[USER%%PASSWORD@]HOST[:PORT]/IQN/LUN");
+    snprintf(portal, sizeof(portal), "%s", url->portal);
+    for (unsigned i = 0; moved && r == 0; i++) {
+        if (iscsi->context)
+            iscsi_destroy_context(iscsi->context);
+        iscsi->context = NULL;
+        r = i == REDIRECTS ? err_set(err, -ELOOP, "log in: one portal names the other")
+                           : log_in_at(iscsi, name, url, portal, &moved, deadline, err);
+    }
+    iscsi_destroy_url(url);
     return r;
 }
 
@@ -409,7 +449,6 @@ static int open_iscsi(struct file_net_conn *conn, const char *path, int64_t dead
 
     if (r < 0)
         return r;
-    iscsi->connected = true;
     r = learn_type(iscsi, deadline, err);
     if (r == 0)
         r = learn_size(iscsi, deadline, err);

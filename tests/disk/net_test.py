@@ -202,7 +202,7 @@ class Iscsi(Cases, harness.Case):
     def test_target(self):
         """A target, and a LUN, that there is not."""
         self.refused(self.server.url(target="iqn.2026-11.invalid.vireo:other"), "[Tt]arget not found")
-        self.refused(self.server.url(lun=7), "LOGICAL_UNIT_NOT_SUPPORTED")
+        self.refused(self.server.url(lun=7), "has no LUN 7")
 
     def test_password(self):
         """A user that the target does not know; the password is in no message."""

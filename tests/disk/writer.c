@@ -301,9 +301,8 @@ int main(int argc, char **argv)
     }
     if (r < 0) {
         printf("%s\n", err.msg);
-        return 2;
     }
-    int status = run(w, writes);
+    int status = r < 0 ? 2 : run(w, writes);
     disk_close(w->disk);
     loop_close(w->loop);
     free(w);
