@@ -2,10 +2,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -62,6 +64,9 @@ static int open_file(struct file_host *file, const struct disk_conf *conf, struc
         return complain(conf, file->buffered_fd, err);
     if (fstat(file->buffered_fd, &st) < 0)
         return complain(conf, -errno, err);
+    struct statfs fs;
+    file->in_memory = S_ISREG(st.st_mode) && fstatfs(file->buffered_fd, &fs) == 0 &&
+                      (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return complain_kind(conf, st.st_mode, err);
     fcntl(file->buffered_fd, F_SETFL, 0);

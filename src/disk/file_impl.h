@@ -16,6 +16,8 @@ struct file_host {
     unsigned align;  /* 0, or what offsets, lengths and memory must be multiples of on fd */
     bool block_device;
     bool read_only;
+    bool in_memory;         /* the file system has no other place: what is read or written need not wait for one */
+    _Atomic bool no_nowait; /* RWF_NOWAIT is not to be had: seen once */
     _Atomic bool no_punch, no_zero_range; /* the file system cannot: seen once, not asked again */
     char path[4096];
 
@@ -29,6 +31,8 @@ struct file_host {
 int file_plain_fd(const struct file_host *file, const struct disk_request *req);
 /* All of a request, of which READ and WRITE have moved `from` bytes already: 0 or -errno. Any thread. */
 int file_plain_do(struct file_host *file, const struct disk_request *req, uint64_t from);
+/* A READ on buffered_fd, if it need not wait: whether it was done, wholly. */
+bool file_plain_at_hand(struct file_host *file, const struct disk_request *req) MUST_CHECK;
 /* MAP: by SEEK_DATA and SEEK_HOLE; what cannot tell is all data. Any thread. */
 int file_plain_map(struct file_host *file, struct disk_request *req);
 /* Whether a read that has `got` bytes was cut short by the end: then the rest is zeroes now. */

@@ -79,6 +79,16 @@ static int move(struct file_host *file, const struct disk_request *req, uint64_t
     return 0;
 }
 
+bool file_plain_at_hand(struct file_host *file, const struct disk_request *req)
+{
+    if (req->n_iov > PART_IOVS)
+        return false;
+    ssize_t n = preadv2(file->buffered_fd, req->iov, (int)req->n_iov, (off_t)req->offset, RWF_NOWAIT);
+    if (n < 0 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL))
+        file->no_nowait = true;
+    return n >= 0 && (uint64_t)n == req->len;
+}
+
 static int sync_data(const struct file_host *file)
 {
     while (fdatasync(file->buffered_fd) < 0)

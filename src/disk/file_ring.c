@@ -1,10 +1,11 @@
 /*
- * Requests through io_uring. Those of one callback of the loop are gathered and go to the kernel in one call; what it could do at once, as with
- * reads that the page cache has, is complete when that call returns, and nobody sleeps over it.
+ * Requests through io_uring. Those of one callback of the loop are gathered and go to the kernel in one call; what it could do at once is complete when that
+ * call returns, and nobody sleeps over it.
  *
- * Writes into the page cache are a copy, but few file systems let io_uring make it without a thread of the kernel's, which takes twice as
- * long. So they are made right here, as long as they are prompt: after one that had to wait - for room in the page cache, or for the journal - the
- * kernel's threads have them for a while.
+ * What the page cache has need not go that way. A read of it is a copy, made right here if it does not have to wait (RWF_NOWAIT); after one that had, the
+ * ring has a few. So is a write into it, but few file systems let io_uring make it without a thread of the kernel's, which takes twice as long; nor do
+ * those that are in memory (tmpfs) let it read. Those are made right here as well, as long as they are prompt: after one that had to wait - for room in the
+ * page cache, or for the journal - the kernel's threads have them for a while.
  *
  * The ring's descriptor stands in the loop, readable while there are completions. All on the loop's thread. What comes back short goes to the
  * pool, which does the rest.
@@ -18,7 +19,8 @@
 #include "disk/file_impl.h"
 
 #define ENTRIES      256               /* requests in the kernel at most; others wait here */
-#define COPY_AT_ONCE (1 * MIB)         /* of writes, before the loop's other work has its turn */
+#define COPY_AT_ONCE (1 * MIB)         /* before the loop's other work has its turn */
+#define READS_PASSED 32                /* to the ring, after a read that the page cache did not have */
 #define SLOW         (10 * NS_PER_MS)  /* no copy takes as long: it has waited */
 #define PATIENCE     (500 * NS_PER_MS) /* until the next try */
 
@@ -29,7 +31,8 @@ struct file_ring {
     struct loop_event submit; /* at the end of the callback at hand */
     unsigned in_kernel;       /* taken from the waiting, and not complete */
     struct disk_request *waiting, **tail;
-    int64_t slow_until; /* writes are not prompt */
+    int64_t slow_until; /* copies are not prompt */
+    unsigned pass;      /* so many reads go to the ring */
 };
 
 static void on_complete(struct file_ring *ring, struct disk_request *req, int res)
@@ -94,11 +97,13 @@ static struct disk_request *take_waiting(struct file_ring *ring)
     return req;
 }
 
-static bool is_copy(const struct file_ring *ring, const struct disk_request *req)
+/* Whether it is made right here, by a call that may wait. */
+static bool is_copy(const struct file_ring *ring, const struct disk_request *req, int64_t now)
 {
     const struct file_host *file = ring->file;
 
-    return req->op == DISK_WRITE && file_plain_fd(file, req) == file->buffered_fd;
+    return (req->op == DISK_WRITE || (req->op == DISK_READ && file->in_memory)) && now >= ring->slow_until &&
+           file_plain_fd(file, req) == file->buffered_fd;
 }
 
 static void copy(struct file_ring *ring, struct disk_request *req, int64_t *now)
@@ -112,6 +117,23 @@ static void copy(struct file_ring *ring, struct disk_request *req, int64_t *now)
     disk_complete(req, result);
 }
 
+/* A read, if the page cache has all of it. */
+static bool read_at_hand(struct file_ring *ring, const struct disk_request *req)
+{
+    const struct file_host *file = ring->file;
+
+    if (req->op != DISK_READ || file->no_nowait || file_plain_fd(file, req) != file->buffered_fd)
+        return false;
+    if (ring->pass) {
+        ring->pass--;
+        return false;
+    }
+    if (file_plain_at_hand(ring->file, req))
+        return true;
+    ring->pass = READS_PASSED;
+    return false;
+}
+
 static void submit_gathered(void *opaque)
 {
     struct file_ring *ring = opaque;
@@ -120,9 +142,15 @@ static void submit_gathered(void *opaque)
 
     while (ring->waiting && ring->in_kernel < ENTRIES && copied < COPY_AT_ONCE) {
         struct io_uring_sqe *sqe;
-        if (now >= ring->slow_until && is_copy(ring, ring->waiting)) {
-            copied += ring->waiting->len;
+        uint64_t len = ring->waiting->len;
+        if (is_copy(ring, ring->waiting, now)) {
+            copied += len;
             copy(ring, take_waiting(ring), &now);
+            continue;
+        }
+        if (read_at_hand(ring, ring->waiting)) {
+            copied += len;
+            disk_complete(take_waiting(ring), 0);
             continue;
         }
         sqe = io_uring_get_sqe(&ring->ring);
