@@ -156,7 +156,10 @@ static void transferred(struct disk_request *req, int result)
     struct qcow2_req *r = io->r;
     struct qcow2 *q = r->q;
 
-    free(io);
+    if (io == &r->first_io)
+        r->first_io.r = NULL;
+    else
+        free(io);
     qcow2_put(r, result);
     qcow2_run(q);
 }
@@ -166,7 +169,8 @@ static int transfer(struct qcow2_req *r, struct disk *disk, enum disk_op op, uin
 {
     bool whole = len == r->req->len;
     unsigned n = op == DISK_ZERO || whole ? 0 : qcow2_iov_count(r, len);
-    struct qcow2_io *io = malloc(sizeof(*io) + n * sizeof(io->iov[0]));
+    /* Most requests are one to the file. */
+    struct qcow2_io *io = !n && !r->first_io.r ? &r->first_io : malloc(sizeof(*io) + n * sizeof(struct iovec));
 
     if (!io)
         return -ENOMEM;
@@ -176,8 +180,9 @@ static int transfer(struct qcow2_req *r, struct disk *disk, enum disk_op op, uin
         io->req.iov = r->req->iov;
         io->req.n_iov = r->req->n_iov;
     } else if (op != DISK_ZERO) {
-        io->req.n_iov = qcow2_iov_take(r, len, io->iov);
-        io->req.iov = io->iov;
+        struct iovec *iov = (struct iovec *)(io + 1);
+        io->req.n_iov = qcow2_iov_take(r, len, iov);
+        io->req.iov = iov;
     }
     r->pos += len;
     r->pending++;

@@ -103,6 +103,7 @@ struct qcow2_page {
         *frozen; /* what the commit under way writes: `data` until that changes; NULL: the commit has nothing of it */
     enum qcow2_page_kind kind;
     bool loading, dirty;
+    bool used;     /* since its place among the others was looked at */
     unsigned pins; /* changes are about to come */
     struct qcow2_waitlist waiters;
     struct disk_request io;
@@ -310,6 +311,12 @@ static inline void qcow2_put_be32(void *p, uint32_t v)
 
 /* ---- requests (qcow2.c) ---- */
 
+/* A request to the file on behalf of one to the disk; vectors of its own lie behind it. */
+struct qcow2_io {
+    struct disk_request req;
+    struct qcow2_req *r;
+};
+
 struct qcow2_req {
     struct qcow2 *q;
     struct disk_request *req;
@@ -321,18 +328,14 @@ struct qcow2_req {
     size_t iov_skip;
     unsigned pending; /* file requests and allocations under way, and one for the steps themselves */
     int result;
-    unsigned room;                    /* MAP: for so many extents */
-    struct disk_request below;        /* MAP: what the backing file is asked */
+    unsigned room; /* MAP: for so many extents */
+    union {
+        struct disk_request below; /* MAP: what the backing file is asked */
+        struct qcow2_io first_io;  /* else: used while its r is set */
+    };
     bool forget;                      /* DISCARD: entries become those of what was never written */
     int (*step)(struct qcow2_req *r); /* does a part, moves pos; 0, -EAGAIN or an error */
     struct qcow2_pack *pack;          /* of a compressed write, while it is made */
-};
-
-/* A request to the file on behalf of one to the disk. */
-struct qcow2_io {
-    struct disk_request req;
-    struct qcow2_req *r;
-    struct iovec iov[];
 };
 
 void qcow2_park(struct qcow2_waitlist *list, struct qcow2_waiter *w);

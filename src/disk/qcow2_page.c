@@ -39,7 +39,7 @@ static void lru_add(struct qcow2 *q, struct qcow2_page *p)
     q->lru_first = p;
 }
 
-static void touch(struct qcow2 *q, struct qcow2_page *p)
+static void move_to_front(struct qcow2 *q, struct qcow2_page *p)
 {
     if (q->lru_first == p)
         return;
@@ -69,18 +69,19 @@ static bool busy(const struct qcow2_page *p)
     return p->dirty || p->pins || p->loading || p->frozen;
 }
 
-/* Makes room for one, among the oldest few. */
+/* Makes room for one, among the oldest few; who was used since it was looked at last has a second chance. */
 static void evict(struct qcow2 *q)
 {
-    struct qcow2_page *p = q->lru_last;
+    struct qcow2_page *p = q->lru_last, *last = q->lru_first;
 
-    for (unsigned tries = 0; p && tries < 64; tries++) {
-        struct qcow2_page *next = p->lru_prev;
-        if (!busy(p)) {
+    for (unsigned tries = 0; p && q->n_pages >= q->max_pages && tries < 128; tries++) {
+        struct qcow2_page *next = p == last ? NULL : p->lru_prev; /* and not again those that were moved */
+        if (busy(p) || p->used) {
+            p->used = false;
+            move_to_front(q, p);
+        } else {
             destroy(q, p);
-            return;
         }
-        touch(q, p);
         p = next;
     }
 }
@@ -129,7 +130,7 @@ int qcow2_page_get(struct qcow2 *q, uint64_t offset, enum qcow2_page_kind kind, 
         return qcow2_broken(q, "the cluster at offset 0x%llx is an L2 table and a refcount block",
                             (unsigned long long)offset);
     if (p && !p->loading) {
-        touch(q, p);
+        p->used = true;
         *page = p;
         return 0;
     }
