@@ -276,8 +276,15 @@ static int cut_map(struct file_net *net, struct file_net_job *job, struct cut *c
         return -ENOMEM;
     op->n_extents = net->props.maps ? what->n_extents : 0;
     op->extents = calloc(what->n_extents ? what->n_extents : 1, sizeof(*op->extents));
-    cut->ops[cut->n++] = op;
-    return op->extents ? 0 : -ENOMEM;
+    if (op->extents && net->props.maps) {
+        cut->ops[cut->n++] = op;
+        return 0;
+    }
+    int r = op->extents ? 0 : -ENOMEM;
+    if (r == 0)
+        finish_map(op); /* nobody knows: it is data */
+    file_net_op_free(op);
+    return r;
 }
 
 static int cut_simple(struct file_net *net, struct file_net_job *job, struct cut *cut, struct file_net_op *op)
