@@ -17,97 +17,13 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "disk/file_nfs_rpc.h"
+#include "disk/file_nfs_impl.h"
 
-#define MAX_CALLS    80 /* more than the pieces that may be under way */
 #define MAX_TRANSFER (256 * KIB)
-#define FH_MAX       128
 #define LEASE_MIN    5 /* seconds; what a server says that is beyond these is not taken at its word */
 #define LEASE_MAX    600
 
-/* RFC 7530 section 16, and 13.1 */
-enum op {
-    OP_CLOSE = 4,
-    OP_COMMIT = 5,
-    OP_GETATTR = 9,
-    OP_GETFH = 10,
-    OP_LOOKUP = 15,
-    OP_OPEN = 18,
-    OP_OPEN_CONFIRM = 20,
-    OP_PUTFH = 22,
-    OP_PUTROOTFH = 24,
-    OP_READ = 25,
-    OP_RENEW = 30,
-    OP_SETATTR = 34,
-    OP_SETCLIENTID = 35,
-    OP_SETCLIENTID_CONFIRM = 36,
-    OP_WRITE = 38,
-};
-
-enum nfsstat {
-    E_OK = 0,
-    E_NOENT = 2,
-    E_IO = 5,
-    E_ACCESS = 13,
-    E_NOTDIR = 20,
-    E_ISDIR = 21,
-    E_FBIG = 27,
-    E_NOSPC = 28,
-    E_ROFS = 30,
-    E_DQUOT = 69,
-    E_DELAY = 10008,
-    E_EXPIRED = 10011,
-    E_LOCKED = 10012,
-    E_GRACE = 10013,
-    E_FHEXPIRED = 10014,
-    E_SHARE_DENIED = 10015,
-    E_WRONGSEC = 10016,
-    E_STALE = 70,
-    E_STALE_CLIENTID = 10022,
-    E_STALE_STATEID = 10023,
-    E_OLD_STATEID = 10024,
-    E_BAD_STATEID = 10025,
-    E_BAD_SEQID = 10026,
-    E_ADMIN_REVOKED = 10047,
-};
-
 enum { ACCESS_READ = 1, ACCESS_BOTH = 3, DENY_WRITE = 2, CLAIM_NULL = 0, CLAIM_PREVIOUS = 1, RESULT_CONFIRM = 2 };
-enum { UNSTABLE = 0, TYPE_REGULAR = 1 };
-/* Section 5.6: bits of the attributes' mask. */
-enum {
-    ATTR_TYPE = 1,
-    ATTR_SIZE = 4,
-    ATTR_FSID = 8,
-    ATTR_LEASE = 10,
-    ATTR_FILEID = 20,
-    ATTR_MAXREAD = 30,
-    ATTR_MAXWRITE = 31
-};
-
-struct stateid {
-    uint8_t bytes[16]; /* as it comes and goes; zeroes: the anonymous one (section 9.1.4.3) */
-};
-
-struct call {
-    uint32_t xid;
-    struct file_net_piece *piece; /* NULL: a RENEW */
-    uint64_t done;                /* bytes of it that earlier calls have moved */
-    bool used;
-};
-
-struct file_nfs {
-    struct file_net_conn conn;
-    struct file_nfs_rpc rpc;
-    uint8_t fh[FH_MAX];
-    uint32_t fh_len;
-    struct stateid stateid;
-    bool opened;
-    uint32_t seqid;
-    uint64_t client, salt;
-    uint32_t lease; /* seconds */
-    int64_t renewed;
-    struct call calls[MAX_CALLS];
-};
 
 static struct file_nfs *nfs_of(struct file_net_conn *conn)
 {
@@ -119,7 +35,7 @@ static const char *why(struct file_net_conn *conn)
     return nfs_of(conn)->rpc.why;
 }
 
-static int of_status(uint32_t status)
+int file_nfs_status(uint32_t status)
 {
     switch (status) {
     case E_OK:
@@ -141,7 +57,7 @@ static int of_status(uint32_t status)
         return -ENOENT;
     case E_ACCESS:
     case E_WRONGSEC:
-    case 1:
+    case E_PERM:
         return -EACCES;
     case E_NOTDIR:
         return -ENOTDIR;
@@ -161,6 +77,24 @@ static int of_status(uint32_t status)
     default:
         return -EIO;
     }
+}
+
+void file_nfs_put_fh(struct file_nfs *nfs)
+{
+    file_nfs_rpc_op(&nfs->rpc, OP_PUTFH);
+    file_nfs_rpc_put(&nfs->rpc, nfs->fh, nfs->fh_len, false);
+}
+
+void file_nfs_put_stateid(struct file_nfs *nfs)
+{
+    file_nfs_rpc_put(&nfs->rpc, nfs->stateid.bytes, sizeof(nfs->stateid.bytes), true);
+}
+
+/* A write verifier, as this connection's: servers make theirs of a clock that may be coarse. ganesha's tells whole seconds. */
+uint64_t file_nfs_get_verifier(struct file_nfs *nfs, struct file_nfs_reader *r)
+{
+    uint64_t verifier = file_nfs_rpc_get64(r) ^ nfs->salt;
+    return verifier ? verifier : 1;
 }
 
 /* ---- calls that open waits for ---- */
@@ -193,7 +127,7 @@ static int exchange(struct file_nfs *nfs, uint32_t xid, struct file_nfs_reader *
 static int look(struct file_nfs_reader *r, uint32_t op, const char *what, struct err *err)
 {
     uint32_t status = file_nfs_rpc_result(r, op);
-    int n = of_status(status);
+    int n = file_nfs_status(status);
 
     if (r->bad)
         return err_set(err, -EPROTO, "%s: the server's reply is malformed", what);
@@ -206,17 +140,6 @@ static int look(struct file_nfs_reader *r, uint32_t op, const char *what, struct
     if (status == E_GRACE || status == E_DELAY)
         return err_set(err, -EAGAIN, "%s: the server was started a moment ago, and lets nobody in yet", what);
     return n < 0 ? err_set(err, n, "%s: %s (NFS status %u)", what, strerror(-n), status) : 0;
-}
-
-static void put_fh(struct file_nfs *nfs)
-{
-    file_nfs_rpc_op(&nfs->rpc, OP_PUTFH);
-    file_nfs_rpc_put(&nfs->rpc, nfs->fh, nfs->fh_len, false);
-}
-
-static void put_stateid(struct file_nfs *nfs)
-{
-    file_nfs_rpc_put(&nfs->rpc, nfs->stateid.bytes, sizeof(nfs->stateid.bytes), true);
 }
 
 /* ---- who we are (section 16.33) ---- */
@@ -374,7 +297,7 @@ static int find(struct file_nfs *nfs, const char *path, int64_t deadline, struct
     if (n < 0)
         return n;
     const uint8_t *fh = file_nfs_rpc_get(&r, &nfs->fh_len, false);
-    if (!fh || nfs->fh_len > FH_MAX)
+    if (!fh || nfs->fh_len > FILE_NFS_FH_MAX)
         return err_set(err, -EPROTO, "GETFH: the server's reply is malformed");
     memcpy(nfs->fh, fh, nfs->fh_len);
     n = look(&r, OP_GETATTR, "GETATTR", err);
@@ -396,9 +319,9 @@ static int confirm(struct file_nfs *nfs, int64_t deadline, struct err *err)
     uint32_t len = sizeof(nfs->stateid.bytes);
 
     uint32_t xid = file_nfs_rpc_begin(&nfs->rpc);
-    put_fh(nfs);
+    file_nfs_put_fh(nfs);
     file_nfs_rpc_op(&nfs->rpc, OP_OPEN_CONFIRM);
-    put_stateid(nfs);
+    file_nfs_put_stateid(nfs);
     file_nfs_rpc_put32(&nfs->rpc, nfs->seqid++);
     int n = exchange(nfs, xid, &r, deadline, "OPEN_CONFIRM", err);
     if (n == 0)
@@ -425,7 +348,7 @@ static int open_by(struct file_nfs *nfs, const char *path, bool previous, int64_
 
     uint32_t xid = file_nfs_rpc_begin(rpc);
     if (previous)
-        put_fh(nfs);
+        file_nfs_put_fh(nfs);
     else
         lookups = put_path(rpc, path, false, &last, &last_len);
     file_nfs_rpc_op(rpc, OP_OPEN);
@@ -475,13 +398,6 @@ static int hold(struct file_nfs *nfs, const char *path, int64_t deadline, struct
     return open_by(nfs, path, false, deadline, err);
 }
 
-/* A write verifier, as this connection's: servers make theirs of a clock that may be coarse. ganesha's tells whole seconds. */
-static uint64_t get_verifier(struct file_nfs *nfs, struct file_nfs_reader *r)
-{
-    uint64_t verifier = file_nfs_rpc_get64(r) ^ nfs->salt;
-    return verifier ? verifier : 1;
-}
-
 /* COMMIT of all: tells the verifier. */
 static int learn_epoch(struct file_nfs *nfs, int64_t deadline, struct err *err)
 {
@@ -490,7 +406,7 @@ static int learn_epoch(struct file_nfs *nfs, int64_t deadline, struct err *err)
     if (!file_net_writes(&nfs->conn))
         return 0;
     uint32_t xid = file_nfs_rpc_begin(&nfs->rpc);
-    put_fh(nfs);
+    file_nfs_put_fh(nfs);
     file_nfs_rpc_op(&nfs->rpc, OP_COMMIT);
     file_nfs_rpc_put64(&nfs->rpc, 0);
     file_nfs_rpc_put32(&nfs->rpc, 0);
@@ -501,7 +417,7 @@ static int learn_epoch(struct file_nfs *nfs, int64_t deadline, struct err *err)
         n = look(&r, OP_COMMIT, "COMMIT", err);
     if (n < 0)
         return n;
-    nfs->conn.props.epoch = get_verifier(nfs, &r);
+    nfs->conn.props.epoch = file_nfs_get_verifier(nfs, &r);
     return r.bad ? err_set(err, -EPROTO, "COMMIT: the server's reply is malformed") : 0;
 }
 
@@ -561,190 +477,16 @@ static void close_nfs(struct file_net_conn *conn)
     /* The server need not wait for the lease's end: as much as the socket takes, and no answer is waited for. */
     if (idle) {
         file_nfs_rpc_begin(&nfs->rpc);
-        put_fh(nfs);
+        file_nfs_put_fh(nfs);
         file_nfs_rpc_op(&nfs->rpc, OP_CLOSE);
         file_nfs_rpc_put32(&nfs->rpc, nfs->seqid++);
-        put_stateid(nfs);
+        file_nfs_put_stateid(nfs);
         int r = file_nfs_rpc_end(&nfs->rpc);
         if (r == 0)
             r = file_nfs_rpc_send(&nfs->rpc);
         (void)r;
     }
     file_nfs_rpc_close(&nfs->rpc);
-}
-
-/* ---- what pieces are ---- */
-
-static struct call *free_call(struct file_nfs *nfs)
-{
-    for (unsigned i = 0; i < MAX_CALLS; i++)
-        if (!nfs->calls[i].used)
-            return &nfs->calls[i];
-    return NULL;
-}
-
-static int send_call(struct file_nfs *nfs, struct call *call)
-{
-    struct file_nfs_rpc *rpc = &nfs->rpc;
-    const struct file_net_piece *piece = call->piece;
-    uint64_t offset = piece->offset + call->done, len = piece->len - call->done;
-
-    call->xid = file_nfs_rpc_begin(rpc);
-    put_fh(nfs);
-    switch (piece->kind) {
-    case FILE_NET_READ:
-        file_nfs_rpc_op(rpc, OP_READ);
-        put_stateid(nfs);
-        file_nfs_rpc_put64(rpc, offset);
-        file_nfs_rpc_put32(rpc, (uint32_t)len);
-        break;
-    case FILE_NET_WRITE:
-        file_nfs_rpc_op(rpc, OP_WRITE);
-        put_stateid(nfs);
-        file_nfs_rpc_put64(rpc, offset);
-        file_nfs_rpc_put32(rpc, UNSTABLE);
-        file_nfs_rpc_put(rpc, piece->buf + call->done, len, false);
-        break;
-    case FILE_NET_FLUSH:
-        file_nfs_rpc_op(rpc, OP_COMMIT);
-        file_nfs_rpc_put64(rpc, 0);
-        file_nfs_rpc_put32(rpc, 0);
-        break;
-    default: /* TRUNCATE */
-        file_nfs_rpc_op(rpc, OP_SETATTR);
-        put_stateid(nfs);
-        file_nfs_rpc_put32(rpc, 1);
-        file_nfs_rpc_put32(rpc, 1u << ATTR_SIZE);
-        file_nfs_rpc_put32(rpc, 8);
-        file_nfs_rpc_put64(rpc, piece->offset);
-        break;
-    }
-    call->used = true;
-    int r = file_nfs_rpc_end(rpc);
-    return r < 0 ? r : file_nfs_rpc_send(rpc);
-}
-
-static int start(struct file_net_conn *conn, struct file_net_piece *piece)
-{
-    struct file_nfs *nfs = nfs_of(conn);
-    struct call *call = free_call(nfs);
-
-    if (!call)
-        return -ENOBUFS;
-    *call = (struct call){.piece = piece};
-    piece->durable = true;
-    return send_call(nfs, call);
-}
-
-static void finish(struct call *call, int result)
-{
-    call->used = false;
-    if (call->piece)
-        file_net_done(call->piece, result);
-}
-
-/* 1: the piece is whole; 0: the rest is to be asked for; -errno: the reply is malformed. */
-static int read_reply(struct call *call, struct file_nfs_reader *r)
-{
-    struct file_net_piece *piece = call->piece;
-    uint32_t eof = file_nfs_rpc_get32(r), len;
-    const uint8_t *data = file_nfs_rpc_get(r, &len, false);
-    uint64_t left = piece->len - call->done;
-
-    if (!data || len > left || (len == 0 && !eof))
-        return -EPROTO;
-    memcpy(piece->buf + call->done, data, len);
-    call->done += len;
-    if (call->done < piece->len && eof) {
-        memset(piece->buf + call->done, 0, piece->len - call->done);
-        call->done = piece->len;
-    }
-    return call->done == piece->len;
-}
-
-static int write_reply(struct file_nfs *nfs, struct call *call, struct file_nfs_reader *r)
-{
-    struct file_net_piece *piece = call->piece;
-    uint32_t count = file_nfs_rpc_get32(r), committed = file_nfs_rpc_get32(r);
-    uint64_t verifier = get_verifier(nfs, r);
-
-    if (r->bad || count == 0 || count > piece->len - call->done)
-        return -EPROTO;
-    /* Of several verifiers the first: then it is not the last flush's, and the piece is sent again. */
-    piece->epoch = piece->epoch ? piece->epoch : verifier;
-    piece->durable = piece->durable && committed != UNSTABLE;
-    call->done += count;
-    return call->done == piece->len;
-}
-
-static int piece_reply(struct file_nfs *nfs, struct call *call, struct file_nfs_reader *r)
-{
-    static const enum op ops[] = {[FILE_NET_READ] = OP_READ,
-                                  [FILE_NET_WRITE] = OP_WRITE,
-                                  [FILE_NET_FLUSH] = OP_COMMIT,
-                                  [FILE_NET_TRUNCATE] = OP_SETATTR};
-    struct file_net_piece *piece = call->piece;
-    int n = of_status(file_nfs_rpc_result(r, OP_PUTFH));
-
-    if (n == 0 && !r->bad)
-        n = of_status(file_nfs_rpc_result(r, ops[piece->kind]));
-    if (r->bad)
-        return -EPROTO;
-    if (n < 0) {
-        finish(call, n);
-        return 0;
-    }
-    if (piece->kind == FILE_NET_READ)
-        n = read_reply(call, r);
-    else if (piece->kind == FILE_NET_WRITE)
-        n = write_reply(nfs, call, r);
-    else
-        n = 1;
-    if (piece->kind == FILE_NET_FLUSH)
-        piece->epoch = get_verifier(nfs, r);
-    if (n < 0 || r->bad)
-        return -EPROTO;
-    if (n == 1)
-        finish(call, 0);
-    return n == 1 ? 0 : send_call(nfs, call);
-}
-
-static int renew_reply(struct call *call, struct file_nfs_reader *r)
-{
-    uint32_t status = file_nfs_rpc_result(r, OP_RENEW);
-
-    call->used = false;
-    return r->bad || of_status(status) == -ENOTCONN ? -EPROTO : 0;
-}
-
-static int reply(struct file_nfs *nfs, uint32_t xid, struct file_nfs_reader *r)
-{
-    for (unsigned i = 0; i < MAX_CALLS; i++) {
-        struct call *call = &nfs->calls[i];
-        if (!call->used || call->xid != xid)
-            continue;
-        return call->piece ? piece_reply(nfs, call, r) : renew_reply(call, r);
-    }
-    return -EPROTO; /* to nothing that we have asked */
-}
-
-static int service(struct file_net_conn *conn, short events)
-{
-    struct file_nfs *nfs = nfs_of(conn);
-    struct file_nfs_reader r;
-    uint32_t xid, status;
-    int n = events & POLLOUT ? file_nfs_rpc_send(&nfs->rpc) : 0;
-
-    if (n < 0 || !(events & (POLLIN | POLLHUP | POLLERR)))
-        return n;
-    while ((n = file_nfs_rpc_receive(&nfs->rpc, &xid, &status, &r)) > 0) {
-        n = reply(nfs, xid, &r);
-        if (n < 0) {
-            nfs->rpc.why = n == -EPROTO ? "the server's reply is malformed, or tells that it has forgotten us" : NULL;
-            return n;
-        }
-    }
-    return n;
 }
 
 static int fd_of(struct file_net_conn *conn, short *events)
@@ -755,32 +497,16 @@ static int fd_of(struct file_net_conn *conn, short *events)
     return nfs->rpc.fd;
 }
 
-/* Calls with the file's stateid renew the lease too, but an idle guest makes none. */
-static int tick(struct file_net_conn *conn, int64_t now)
-{
-    struct file_nfs *nfs = nfs_of(conn);
-    struct call *call;
-
-    if (!nfs->opened || now - nfs->renewed < (int64_t)nfs->lease * NS_PER_SEC / 3 || !(call = free_call(nfs)))
-        return 0;
-    nfs->renewed = now;
-    *call = (struct call){.used = true, .xid = file_nfs_rpc_begin(&nfs->rpc)};
-    file_nfs_rpc_op(&nfs->rpc, OP_RENEW);
-    file_nfs_rpc_put64(&nfs->rpc, nfs->client);
-    int r = file_nfs_rpc_end(&nfs->rpc);
-    return r < 0 ? r : file_nfs_rpc_send(&nfs->rpc);
-}
-
 static const struct file_net_type type = {
     .name = "NFS",
     .size = sizeof(struct file_nfs),
     .open = open_nfs,
     .close = close_nfs,
-    .start = start,
+    .start = file_nfs_io_start,
     .fd = fd_of,
-    .service = service,
+    .service = file_nfs_io_service,
     .why = why,
-    .tick = tick,
+    .tick = file_nfs_io_tick,
 };
 
 int file_nfs_open(struct file **file, const struct disk_conf *conf, struct loop *loop, struct err *err)
