@@ -256,9 +256,29 @@ static struct qcow2_alloc *make_alloc(struct qcow2_req *r, const struct plan *p)
     return a;
 }
 
+/* Whether a side holds what only the backing file has, which was not opened. */
+static bool lacks_backing(const struct qcow2_req *r, const struct plan *p)
+{
+    const struct qcow2 *q = r->q;
+    uint64_t start = p->guest << q->cluster_bits, last = start + ((p->n - 1) << q->cluster_bits), end = r->pos + p->len;
+
+    if (!q->backing_name || q->backing)
+        return false;
+    return (p->from < r->pos && p->first.kind != QCOW2_PACKED &&
+            ~(p->first.zero | p->first.data) & qcow2_subs(q, p->from - start, r->pos - start)) ||
+           (end < p->to && p->last.kind != QCOW2_PACKED &&
+            ~(p->last.zero | p->last.data) & qcow2_subs(q, end - last, p->to - last));
+}
+
 static int start_alloc(struct qcow2_req *r, const struct plan *p)
 {
     struct qcow2 *q = r->q;
+
+    if (lacks_backing(r, p)) {
+        if (!p->kept)
+            qcow2_free_unused(q, p->host, p->n);
+        return -ENXIO;
+    }
     struct qcow2_alloc *a = make_alloc(r, p);
 
     if (!a) {

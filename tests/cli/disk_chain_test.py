@@ -235,6 +235,16 @@ class Chain(harness.Case):
         if self.backing("top.qcow2") == ("mid.qcow2", None):
             self.one_line(self.run_vireo("disk", "map", top, "--backing", self.dir), 2, "--onto-format")
 
+    def test_run(self):
+        """A VM has the chain that its command line permits, and holds its files."""
+        self.chain("")
+        top, kernel = self.path("top.qcow2"), self.kernel("debug")
+        self.one_line(self.run_vireo("run", "--kernel", kernel, "--disk", top), 2, self.path("mid.qcow2"), "backing=")
+        result = self.run_vireo("run", "--kernel", kernel, "--disk", f"{top},backing={self.dir}",
+                                "--debug-exit")
+        self.assertEqual(result.returncode, 0x15 << 1 | 1, result.stderr)
+        self.same("top.qcow2")
+
     def test_long_chain(self):
         """64 images, and no more."""
         image = self.path("0.raw")

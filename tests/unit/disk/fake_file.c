@@ -195,6 +195,8 @@ static int fault(struct fake *f, const struct disk_request *req)
     f->n_ops++;
     if (f->die_at && f->n_ops >= f->die_at)
         f->dead = true;
+    if (f->dead && f->twin)
+        f->twin->dead = true;
     if (f->dead)
         return -EIO;
     if (f->n_ops == f->fail_op) {

@@ -31,6 +31,7 @@ struct fake {
     uint64_t max_size; /* -ENOSPC beyond; 0: no limit */
     uint64_t die_at;   /* n_ops from which on it is dead; 0: never */
     bool dead;         /* all fails */
+    struct fake *twin; /* dies with it */
     bool open;
 };
 

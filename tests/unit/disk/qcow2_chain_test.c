@@ -16,6 +16,7 @@
 #include "disk/disk_allow.h"
 #include "disk/format.h"
 #include "disk/qcow2_impl.h"
+#include "image/chain.h"
 #include "qcow2_world.h"
 
 #define LEVELS 3
@@ -233,9 +234,14 @@ static void test_random(void **state)
     }
 }
 
+static unsigned cuts(unsigned few)
+{
+    return getenv("VIREO_TEST_CUTS") ? (unsigned)atoi(getenv("VIREO_TEST_CUTS")) : few;
+}
+
 static void test_cuts(void **state)
 {
-    unsigned n = getenv("VIREO_TEST_CUTS") ? (unsigned)atoi(getenv("VIREO_TEST_CUTS")) : 64;
+    unsigned n = cuts(32);
 
     for (unsigned i = 0; i < n; i++) {
         uint64_t seed = i * 77 + 1;
@@ -400,11 +406,11 @@ static void test_resize(void **state)
 
 static void test_resize_fails(void **state)
 {
-    for (unsigned i = 1; i < 120; i++) {
+    for (unsigned i = 1; i < 120; i += 2) {
         struct chain c;
         chain_init(&c, &shapes[i % ARRAY_SIZE(shapes)], 1);
         struct world *w = top_of(&c);
-        uint64_t before = w->n_blocks * 512, size = before + (i % 2 ? 1 : -1) * MIB;
+        uint64_t before = w->n_blocks * 512, size = before + (i % 4 == 1 ? 1 : -1) * MIB;
         world_open(w);
         world_run(w, 30);
         w->fake->fail_op = w->fake->n_ops + i / 4;
@@ -421,6 +427,14 @@ static void test_resize_fails(void **state)
         assert_true(world_verify(w->fake) >= 0);
         chain_fini(&c);
     }
+}
+
+/* All that was written until now is durable. */
+static void keep(struct fake *f)
+{
+    memcpy(f->durable, f->data, f->size);
+    f->durable_size = f->size;
+    f->keep_changes = true;
 }
 
 /* ---- another backing file ---- */
@@ -477,15 +491,24 @@ static void test_set_cut(void **state)
 {
     for (unsigned i = 0; i < 80; i++) {
         struct chain c;
-        char long_name[600];
+        char long_name[600], before[600];
         chain_init(&c, &shapes[1 + i % 2], i);
         struct world *w = top_of(&c);
         memset(long_name, 'x', sizeof(long_name));
         long_name[0] = '/';
         long_name[599] = '\0';
+        snprintf(before, sizeof(before), "%s", c.paths[c.n - 2]);
         w->conf.no_backing = true;
         world_open(w);
-        w->fake->keep_changes = true;
+        if (i / 2 % 2) {
+            memset(before, 'y', sizeof(before) - 1);
+            before[599] = '\0';
+            assert_int_equal(disk_backing_set(w->disk, before, "qcow2", NULL), 0);
+            world_close(w);
+            world_open(w);
+        }
+        keep(w->fake);
+        w->fake->die_at = w->fake->n_ops + 1 + i / 4 % 9;
         (void)!disk_backing_set(w->disk, i % 2 ? long_name : "/short", "raw", NULL);
         struct fake *after = fake_cut(w->fake, i);
         w->fake->dead = true;
@@ -494,10 +517,152 @@ static void test_set_cut(void **state)
         fake_names[c.n - 1].fake = w->fake = after;
         world_open(w);
         const char *name = ((struct qcow2 *)w->disk)->backing_name;
-        assert_true(!strcmp(name, c.paths[c.n - 2]) || !strcmp(name, i % 2 ? long_name : "/short"));
+        const char *format = ((struct qcow2 *)w->disk)->backing_format;
+        if (strcmp(name, before)) {
+            assert_string_equal(name, i % 2 ? long_name : "/short");
+            assert_string_equal(format, "raw");
+        } else {
+            assert_string_equal(format, i / 2 % 2 || c.worlds[0].conf.format[0] == 'q' ? "qcow2" : "raw");
+        }
         world_close(w);
         chain_fini(&c);
     }
+}
+
+/* ---- commit and rebase ---- */
+
+static struct disk *open_level(struct chain *c, unsigned level, bool alone)
+{
+    struct disk_conf conf = c->worlds[level].conf;
+    struct err err = {""};
+    struct disk *disk;
+
+    conf.no_backing = alone;
+    if (disk_open(&disk, &conf, top_of(c)->loop, &err))
+        fail_msg("%s", err.msg);
+    return disk;
+}
+
+/* A level's file as it is after a power cut. */
+static void cut_level(struct chain *c, unsigned level, uint64_t seed)
+{
+    struct world *w = &c->worlds[level];
+    struct fake *after = fake_cut(w->fake, seed);
+
+    fake_free(w->fake);
+    fake_names[level].fake = w->fake = after;
+    if (!strcmp(w->conf.format, "qcow2") && world_verify(after) < 0)
+        fail_msg("level %u", level);
+}
+
+/* Both files lose their power together, after so many requests of one of them. */
+static void prepare_cut(struct chain *c, unsigned other, uint64_t ops)
+{
+    struct fake *top = top_of(c)->fake, *below = c->worlds[other].fake;
+    struct fake *first = fake_random(&top->seed) % 2 ? top : below;
+
+    keep(top);
+    keep(below);
+    top->twin = below;
+    below->twin = top;
+    first->die_at = first->n_ops + 1 + ops;
+}
+
+static void work_on_top(struct chain *c)
+{
+    world_open(top_of(c));
+    world_run(top_of(c), 150);
+    assert_int_equal(world_flush(top_of(c)), 0);
+    world_close(top_of(c));
+}
+
+/* What is read through the uppermost is the same, wherever that ends. */
+static void test_commit(void **state)
+{
+    unsigned ended = 0, n = cuts(32);
+    bool qemu = have_qemu();
+
+    for (unsigned i = 0; i < n; i++) {
+        struct chain c;
+        uint64_t seed = i + 1;
+        chain_init(&c, &shapes[i % ARRAY_SIZE(shapes)], i);
+        unsigned other = c.n - 2;
+        bool cut = i / ARRAY_SIZE(shapes) % 8;
+        work_on_top(&c);
+        struct world *w = top_of(&c);
+        struct disk *image = open_level(&c, c.n - 1, true), *backing = open_level(&c, other, false);
+        if (cut)
+            prepare_cut(&c, other, fake_random(&seed) % 700);
+        int r = image_chain_commit(image, backing, NULL, NULL);
+        ended += r == 0;
+        assert_true(r == 0 || cut);
+        disk_close(image);
+        disk_close(backing);
+        if (cut) {
+            cut_level(&c, c.n - 1, seed);
+            cut_level(&c, other, seed + 1);
+        }
+        world_open(w);
+        world_check(w, false);
+        if (!cut)
+            assert_int_equal(disk_backing_empty(w->disk, NULL), 0); /* there is nothing more */
+        world_check(w, false);
+        world_close(w);
+        if (qemu && !cut)
+            check_with_qemu(&c);
+        chain_fini(&c);
+    }
+    assert_true(ended >= ARRAY_SIZE(shapes));
+}
+
+static void test_rebase(void **state)
+{
+    unsigned ended = 0, n = cuts(32);
+    bool qemu = have_qemu();
+
+    for (unsigned i = 0; i < n; i++) {
+        struct chain c;
+        struct disk *onto = NULL;
+        uint64_t seed = i + 1;
+        chain_init(&c, &shapes[i % ARRAY_SIZE(shapes)], i);
+        bool cut = i / ARRAY_SIZE(shapes) > 1, none = c.n == 2 || i / ARRAY_SIZE(shapes) % 2;
+        work_on_top(&c);
+        struct world *w = top_of(&c);
+        struct disk *image = open_level(&c, c.n - 1, false);
+        if (!none) { /* a copy of the lowest, which the chain has open */
+            snprintf(fake_names[7].path, sizeof(fake_names[7].path), "%s/onto.img", dir);
+            fake_names[7].fake = fake_new(c.worlds[0].fake->data, c.worlds[0].fake->size, seed);
+            fake_save(fake_names[7].fake, fake_names[7].path);
+            struct disk_conf conf = c.worlds[0].conf;
+            conf.path = fake_names[7].path;
+            conf.read_only = true;
+            assert_int_equal(disk_open(&onto, &conf, w->loop, NULL), 0);
+        }
+        if (cut) {
+            keep(w->fake);
+            w->fake->die_at = w->fake->n_ops + 1 + fake_random(&seed) % 400;
+        }
+        int r = image_chain_rebase(image, onto, none ? NULL : fake_names[7].path, c.worlds[0].conf.format, NULL, NULL);
+        ended += r == 0;
+        assert_true(r == 0 || cut);
+        disk_close(image);
+        disk_close(onto);
+        if (cut)
+            cut_level(&c, c.n - 1, seed);
+        assert_true(world_verify(w->fake) >= 0);
+        world_open(w);
+        world_check(w, false);
+        world_run(w, 100);
+        world_check(w, false);
+        world_close(w);
+        if (qemu && !cut)
+            check_with_qemu(&c);
+        if (onto)
+            fake_free(fake_names[7].fake);
+        fake_names[7].fake = NULL;
+        chain_fini(&c);
+    }
+    assert_true(ended >= ARRAY_SIZE(shapes));
 }
 
 /* ---- what is refused ---- */
@@ -547,7 +712,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random), cmocka_unit_test(test_cuts),    cmocka_unit_test(test_errors),
         cmocka_unit_test(test_map),    cmocka_unit_test(test_resize),  cmocka_unit_test(test_resize_fails),
-        cmocka_unit_test(test_set),    cmocka_unit_test(test_set_cut), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_set),    cmocka_unit_test(test_set_cut), cmocka_unit_test(test_commit),
+        cmocka_unit_test(test_rebase), cmocka_unit_test(test_refused),
     };
     cmocka_set_test_filter(getenv("VIREO_TEST_ONLY"));
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
