@@ -4,17 +4,34 @@
 #include <stdlib.h>
 
 #include "disk/disk_chain.h"
+#include "disk/disk_snapshot.h"
 #include "image/copy.h"
 
 #define CHUNK     (1 * MIB)
 #define GRANULE   (4 * KIB) /* compared, and copied, as one */
 #define N_EXTENTS 64
 
+/* Snapshots have the backing file too, and would hold something else afterwards. */
+static int check_snapshots(struct disk *image, struct err *err)
+{
+    struct disk_snapshots list = {0};
+    int r = image->type->snapshots ? disk_snapshot_list(image, &list, err) : 0;
+
+    free(list.items);
+    if (r == 0 && list.n)
+        return err_set(err, -EBUSY,
+                       "disk '%.200s' has %zu snapshot%s, which would change; remove what is no longer needed",
+                       image->path, list.n, list.n == 1 ? "" : "s");
+    return r;
+}
+
 int image_chain_commit(struct disk *image, struct disk *backing, const struct image_job *job, struct err *err)
 {
     const struct image_copy_conf conf = {.from = image, .to = backing, .skip_holes = true, .job = job};
-    int r = image->size > backing->size ? disk_resize(backing, image->size, err) : 0;
+    int r = check_snapshots(image, err);
 
+    if (r == 0 && image->size > backing->size)
+        r = disk_resize(backing, image->size, err);
     if (r == 0)
         r = image_copy(&conf, err);
     return r ? r : disk_backing_empty(image, err);
@@ -154,7 +171,8 @@ int image_chain_rebase(struct disk *image, struct disk *onto, const char *name, 
         b->was = aligned_alloc(4096, CHUNK);
         b->is = aligned_alloc(4096, CHUNK);
     }
-    int r = b && b->was && b->is ? 0 : err_set(err, -ENOMEM, "disk '%.200s': out of memory", image->path);
+    int r = b && b->was && b->is ? check_snapshots(image, err)
+                                 : err_set(err, -ENOMEM, "disk '%.200s': out of memory", image->path);
     if (onto)
         disk_backing_expect(image, onto->size);
     for (uint64_t pos = 0; r == 0 && pos < image->size; pos += len) {

@@ -1,6 +1,6 @@
 /*
  * What is done to the images of a backing chain: one is written into the one below it, or gets another one below it. Either may end anywhere, also by SIGKILL
- * or a power cut: what is read through the image is always the same.
+ * or a power cut: what is read through the image is always the same. -EBUSY where the image has snapshots, which would not hold the same.
  *
  * Threads: the loop's, which all disks share and whoever calls has to itself.
  */

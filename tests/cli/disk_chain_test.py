@@ -196,6 +196,15 @@ class Chain(harness.Case):
         self.same("top.qcow2")
         self.assertEqual(self.path("top.qcow2").stat().st_size, before)
 
+    def test_snapshots(self):
+        """They would change with the backing file, so that stays as it is."""
+        self.chain("")
+        top = self.path("top.qcow2")
+        qemu("qemu-img", "snapshot", "-c", "one", top)
+        for command in (("commit", top), ("rebase", top, "--onto", "none")):
+            self.one_line(self.run_vireo("disk", *command, "--backing", self.dir), 2, "snapshot")
+        self.same("top.qcow2")
+
     def test_unsafe(self):
         """Only the name: of a file that is not there, and a format where there was none."""
         self.chain("")
