@@ -15,7 +15,7 @@
 #define DEPTH     6
 #define MAX_BYTES (64 * KIB)
 
-enum { READ_ONLY = 1, DISCARD = 2, SMALL_CACHE = 4, FAILING = 8, RESIZE = 16 };
+enum { READ_ONLY = 1, DISCARD = 2, SMALL_CACHE = 4, FAILING = 8, RESIZE = 16, ALONE = 32, SHRINK = 64 };
 
 struct guest {
     struct loop *loop;
@@ -29,6 +29,7 @@ struct op {
     struct guest *guest;
     struct iovec iov;
     uint8_t buf[MAX_BYTES];
+    struct disk_extent extents[3];
 };
 
 static struct op ops[DEPTH];
@@ -48,8 +49,8 @@ static void done(struct disk_request *req, int result);
 
 static void begin(struct op *op)
 {
-    static const enum disk_op kinds[] = {DISK_READ, DISK_READ, DISK_WRITE, DISK_WRITE,  DISK_WRITE,
-                                         DISK_ZERO, DISK_ZERO, DISK_FLUSH, DISK_DISCARD};
+    static const enum disk_op kinds[] = {DISK_READ, DISK_READ, DISK_WRITE, DISK_WRITE,   DISK_WRITE,
+                                         DISK_ZERO, DISK_ZERO, DISK_FLUSH, DISK_DISCARD, DISK_MAP};
     struct guest *g = op->guest;
     uint64_t blocks = g->disk->size / DISK_BLOCK_SIZE, first = random_64(g) % blocks;
     uint64_t n = 1 + random_64(g) % (MAX_BYTES / DISK_BLOCK_SIZE);
@@ -64,8 +65,10 @@ static void begin(struct op *op)
                                     .len = n * DISK_BLOCK_SIZE,
                                     .iov = &op->iov,
                                     .n_iov = 1,
+                                    .extents = op->extents,
+                                    .n_extents = ARRAY_SIZE(op->extents),
                                     .done = done};
-    if ((op->req.op == DISK_DISCARD || op->req.op == DISK_ZERO) && random_64(g) % 8 == 0) {
+    if ((op->req.op == DISK_DISCARD || op->req.op == DISK_ZERO || op->req.op == DISK_MAP) && random_64(g) % 8 == 0) {
         op->req.len = (blocks - first) * DISK_BLOCK_SIZE;
         op->req.len = op->req.len < GIB ? op->req.len : GIB;
     }
@@ -109,8 +112,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fake *fake = fake_new(data + 16, size - 16, g.seed);
     fake->max_size = 16 * MIB;
     fake_next = fake;
-    struct disk_conf conf = {
-        .path = "fuzz.qcow2", .format = "qcow2", .read_only = flags & READ_ONLY, .discard = flags & DISCARD};
+    struct disk_conf conf = {.path = "fuzz.qcow2",
+                             .format = "qcow2",
+                             .read_only = flags & READ_ONLY,
+                             .discard = flags & DISCARD,
+                             .no_backing = flags & ALONE};
     int r = disk_open(&g.disk, &conf, g.loop, &err);
     if (r && (!err.msg[0] || strchr(err.msg, '\n')))
         abort(); /* one line that says why */
@@ -125,7 +131,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             fake->fail_op = fake->n_ops + 10;
         }
         use(&g);
-        if ((flags & RESIZE) && disk_resize(g.disk, align_up(g.disk->size + random_64(&g) % GIB, 512), &err) == 0)
+        uint64_t to = flags & SHRINK ? random_64(&g) % g.disk->size : g.disk->size + random_64(&g) % GIB;
+        if ((flags & RESIZE) && disk_resize(g.disk, align_up(to, 512), &err) == 0)
             use(&g);
         disk_close(g.disk);
     }
