@@ -194,10 +194,15 @@ struct engine_vcpu;
 
 struct engine_type {
     const char *name;
-    /* 0 when this host can run it, or -errno and the reason. */
-    int (*probe)(struct err *err);
+    /*
+     * 0 when "auto" may take it on this host, or -errno and the reason. *rate: guest instructions a second as far as that was measured, else 0.
+     * By its name an engine is taken whatever this says; then open() tells what is missing.
+     */
+    int (*probe)(uint64_t *rate, struct err *err);
     int (*open)(struct engine **engine, const struct engine_conf *conf, struct err *err);
     void (*close)(struct engine *engine);
+    /* The rate of the guest's TSC, where it is the host's CPU that counts; NULL: the VM's clock does, at any rate. */
+    uint64_t (*tsc_hz)(const struct engine *engine);
     int (*vcpu_open)(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpu,
                      struct err *err);
     void (*vcpu_close)(struct engine_vcpu *vcpu);
@@ -223,7 +228,7 @@ struct engine_type {
     size_t (*host_code)(struct engine_vcpu *vcpu, uint64_t lin, const uint8_t **code);
 };
 
-/* The engine of that name, or the best that probes well for "auto"; NULL and a message that lists the names. */
+/* The engine of that name, or the first that probes well for "auto"; NULL and a message that lists the names. */
 const struct engine_type *engine_find(const char *name, struct err *err);
 
 #endif

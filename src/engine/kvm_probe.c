@@ -16,7 +16,7 @@
 
 #include "x86/state.h"
 
-#define PROBE_NS   INT64_C(20000000)
+#define PROBE_NS   INT64_C(5000000)
 #define PAGE_SIZE  4096
 #define TSS_ADDR   0xfffbd000u /* three pages that Intel's KVM wants, outside of the guest's memory */
 #define SIGSET_LEN 8           /* the kernel's sigset_t */
@@ -50,22 +50,32 @@ static int no_permission(const char *device, struct err *err)
     return err_set(err, -EACCES, "%s: permission denied; it is for the group '%s'", device, group->gr_name);
 }
 
-static int open_device(struct probe *p, struct err *err)
+static int check_version(const char *device, int fd, struct err *err)
 {
-    p->kvm = open(p->device, O_RDWR | O_CLOEXEC);
-    if (p->kvm < 0 && (errno == ENOENT || errno == ENXIO || errno == ENODEV))
-        return err_set(err, -ENODEV, "%s: not there; the host's CPU or kernel offers no KVM", p->device);
-    if (p->kvm < 0 && errno == EACCES)
-        return no_permission(p->device, err);
-    if (p->kvm < 0)
-        return err_set(err, -errno, "%s: %s", p->device, strerror(errno));
-    int version = ioctl(p->kvm, KVM_GET_API_VERSION, 0);
+    int version = ioctl(fd, KVM_GET_API_VERSION, 0);
+
     if (version < 0)
-        return err_set(err, -errno, "%s: no KVM: %s", p->device, strerror(errno));
+        return err_set(err, -errno, "%s: no KVM: %s", device, strerror(errno));
     if (version != KVM_API_VERSION)
-        return err_set(err, -EPROTO, "%s: KVM's API is version %d; accepted is %d", p->device, version,
-                       KVM_API_VERSION);
+        return err_set(err, -EPROTO, "%s: KVM's API is version %d; accepted is %d", device, version, KVM_API_VERSION);
     return 0;
+}
+
+int kvm_probe_open(const char *device, int *fd, struct err *err)
+{
+    *fd = open(device, O_RDWR | O_CLOEXEC);
+    if (*fd < 0 && (errno == ENOENT || errno == ENXIO || errno == ENODEV))
+        return err_set(err, -ENODEV, "%s: not there; the host's CPU or kernel offers no KVM", device);
+    if (*fd < 0 && errno == EACCES)
+        return no_permission(device, err);
+    if (*fd < 0)
+        return err_set(err, -errno, "%s: %s", device, strerror(errno));
+    int r = check_version(device, *fd, err);
+    if (r < 0) {
+        close(*fd);
+        *fd = -1;
+    }
+    return r;
 }
 
 static int failed(const struct probe *p, const char *call, struct err *err)
@@ -216,7 +226,7 @@ int kvm_probe(const char *device, uint64_t *rate, struct err *err)
     struct probe p = {.device = device, .kvm = -1, .vm = -1, .vcpu = -1, .code = MAP_FAILED, .run = MAP_FAILED};
 
     *rate = 0;
-    int r = open_device(&p, err);
+    int r = kvm_probe_open(device, &p.kvm, err);
     if (r == 0)
         r = make_vm(&p, err);
     if (r == 0)

@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <time.h>
 
-#include "engine/kvm_probe.h"
-
 #define SURVEY_RAM  (64 * KIB)
 #define SURVEY_TSC  UINT64_C(1000000000)
 #define CODE_AT     0x1000
@@ -16,26 +14,16 @@
 static const uint8_t loop_code[] = {0x49, 0x75, 0xfd, 0xf4};
 
 #define ENGINE(name, kind) extern const struct engine_type name##_engine;
-#define HOST(name, kind, probe)
 #include "engine/engines.def"
 #undef ENGINE
-#undef HOST
-
-static int probe_kvm(uint64_t *rate, struct err *err)
-{
-    return kvm_probe(KVM_PROBE_DEVICE, rate, err);
-}
 
 static const struct candidate {
     const char *name, *kind;
-    const struct engine_type *type; /* or: */
-    int (*probe)(uint64_t *rate, struct err *err);
+    const struct engine_type *type;
 } candidates[] = {
-#define ENGINE(name, kind)      {#name, kind, &name##_engine, NULL},
-#define HOST(name, kind, probe) {#name, kind, NULL, probe},
+#define ENGINE(name, kind) {#name, kind, &name##_engine},
 #include "engine/engines.def"
 #undef ENGINE
-#undef HOST
 };
 
 /* ---- a vCPU of an engine, with nothing around it ---- */
@@ -162,11 +150,9 @@ static int measure_engine(const struct engine_type *type, uint64_t *rate, struct
 
 static bool usable(const struct candidate *c, struct survey *s)
 {
-    if (c->type)
-        return c->type->probe(&s->reason) == 0 && measure_engine(c->type, &s->rate, &s->reason) == 0;
-    if (c->probe(&s->rate, &s->reason) == 0)
-        err_set(&s->reason, -ENOSYS, "vireo has no %s engine yet", c->name);
-    return false;
+    if (c->type->probe(&s->rate, &s->reason) < 0)
+        return false;
+    return s->rate || measure_engine(c->type, &s->rate, &s->reason) == 0;
 }
 
 size_t survey_engines(struct survey *found, size_t max)

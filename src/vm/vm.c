@@ -4,7 +4,7 @@
 
 #include "base/log.h"
 
-/* 1 GHz: VM time in nanoseconds as it stands. An engine that runs RDTSC natively will have to say its host's rate. */
+/* 1 GHz: VM time in nanoseconds as it stands. An engine whose guests read the host's counter has a rate of its own. */
 #define TSC_HZ UINT64_C(1000000000)
 
 static void on_power_request(void *opaque, enum power_request what, int status)
@@ -65,6 +65,8 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
     r = conf->engine->open(&vm->engine, &engine_conf, err);
     if (r < 0)
         goto fail;
+    if (conf->engine->tsc_hz)
+        vm->clock.tsc_hz = conf->engine->tsc_hz(vm->engine);
     for (unsigned i = 0; i < conf->n_vcpus; i++) {
         r = vcpu_open(&vm->vcpus[i], vm, i, err);
         if (r < 0)

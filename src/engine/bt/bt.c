@@ -397,8 +397,9 @@ out:
 
 /* ---- life ---- */
 
-static int bt_probe(struct err *err)
+static int bt_probe(uint64_t *rate, struct err *err)
 {
+    *rate = 0;
     return 0;
 }
 

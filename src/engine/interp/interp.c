@@ -303,8 +303,9 @@ static void interp_kick(struct engine_vcpu *vcpu)
 
 /* ---- life ---- */
 
-static int interp_probe(struct err *err)
+static int interp_probe(uint64_t *rate, struct err *err)
 {
+    *rate = 0;
     return 0;
 }
 

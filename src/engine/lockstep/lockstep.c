@@ -229,8 +229,9 @@ static void lockstep_debug(struct engine_vcpu *vcpu, struct engine_debug *debug)
 
 /* ---- life ---- */
 
-static int lockstep_probe(struct err *err)
+static int lockstep_probe(uint64_t *rate, struct err *err)
 {
+    *rate = 0;
     return 0;
 }
 
@@ -243,6 +244,10 @@ static int lockstep_open(struct engine **enginep, const struct engine_conf *conf
         return err_set(err, -EINVAL, "lockstep: needs to be told which engines");
     if (conf->n_vcpus != 1)
         return err_set(err, -EINVAL, "lockstep: %u CPUs: must be 1", conf->n_vcpus);
+    if (conf->lockstep->leader->tsc_hz || conf->lockstep->follower->tsc_hz)
+        return err_set(err, -EINVAL,
+                       "lockstep of %s and %s: one has the host's CPU run the guest, which counts no instructions",
+                       conf->lockstep->leader->name, conf->lockstep->follower->name);
     struct engine *engine = calloc(1, sizeof(*engine));
     if (!engine)
         return err_set(err, -ENOMEM, "lockstep: out of memory");

@@ -6,11 +6,9 @@
 static void all_in_order(void **state)
 {
     static const char *const names[] = {
-#define ENGINE(name, kind)      #name,
-#define HOST(name, kind, probe) #name,
+#define ENGINE(name, kind) #name,
 #include "engine/engines.def"
 #undef ENGINE
-#undef HOST
     };
     struct survey found[ARRAY_SIZE(names) + 1];
     struct survey few[1];

@@ -1,0 +1,188 @@
+/*
+ * What the guest left for, a handler for each of KVM's exit reasons (Linux, Documentation/virt/kvm/api.rst, "The kvm_run structure"). A handler
+ * that gives the kernel an answer sets `unfinished`: the instruction ends when KVM_RUN is called again.
+ */
+#include "engine/kvm/kvm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/ioctl.h>
+
+#include "x86/msr.h"
+
+#define MSR_ARCH_CAPABILITIES 0x10au
+#define MSR_X2APIC            0x800u
+#define MSR_X2APIC_LAST       0x8ffu
+
+void kvm_exit_count(struct engine_vcpu *v, enum engine_exit_reason reason, uint64_t detail)
+{
+    const struct engine_trace *trace = v->engine->trace;
+    struct kvm_regs regs = {0};
+
+    v->conf.stats->exits[reason]++;
+    if (LIKELY(!trace) || !trace->exit)
+        return;
+    (void)ioctl(v->fd, KVM_GET_REGS, &regs);
+    trace->exit(trace->opaque, v->conf.index, reason, regs.rip, detail);
+}
+
+static bool end(struct engine_vcpu *v, enum engine_exit exit)
+{
+    v->exit = exit;
+    return true;
+}
+
+static void access_bus(struct engine_vcpu *v, struct bus *bus, uint64_t addr, void *data, unsigned len, bool write)
+{
+    int64_t before = loop_now();
+
+    bus_access(bus, addr, data, len, write);
+    v->conf.stats->device_ns += loop_now() - before;
+}
+
+/* A string instruction comes with all its items at once. */
+static bool on_io(struct engine_vcpu *v)
+{
+    const struct kvm_run *run = v->run;
+    uint8_t *data = (uint8_t *)v->run + run->io.data_offset;
+    bool write = run->io.direction == KVM_EXIT_IO_OUT;
+
+    kvm_exit_count(v, write ? ENGINE_EXIT_PIO_OUT : ENGINE_EXIT_PIO_IN, run->io.port);
+    v->unfinished = true;
+    for (uint32_t i = 0; i < run->io.count; i++)
+        access_bus(v, v->conf.pio, run->io.port, data + (size_t)i * run->io.size, run->io.size, write);
+    return false;
+}
+
+static bool on_mmio(struct engine_vcpu *v)
+{
+    struct kvm_run *run = v->run;
+
+    kvm_exit_count(v, run->mmio.is_write ? ENGINE_EXIT_MMIO_WRITE : ENGINE_EXIT_MMIO_READ, run->mmio.phys_addr);
+    v->unfinished = true;
+    access_bus(v, v->conf.mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len, run->mmio.is_write);
+    return false;
+}
+
+/* The kernel asks for MSRs that it does not keep, and those of the local APIC. What it keeps and has refused is refused. */
+static bool asks_for(const struct kvm_run *run)
+{
+    return run->msr.reason == KVM_MSR_EXIT_REASON_FILTER ||
+           (run->msr.index >= MSR_X2APIC && run->msr.index <= MSR_X2APIC_LAST);
+}
+
+static struct msr_env msr_env(struct engine_vcpu *v)
+{
+    return (struct msr_env){.st = &v->st, .cpuid = v->conf.cpuid, .port = v->conf.port, .clock = v->conf.clock};
+}
+
+static bool on_rdmsr(struct engine_vcpu *v)
+{
+    const struct msr_env env = msr_env(v);
+    struct kvm_run *run = v->run;
+    uint64_t val = 0;
+
+    kvm_exit_count(v, ENGINE_EXIT_MSR_READ, run->msr.index);
+    v->unfinished = true;
+    run->msr.error = !asks_for(run) || msr_read(&env, run->msr.index, &val) < 0;
+    /* Guest code runs on the host's CPU: it is free of the flaws that this is free of. */
+    run->msr.data = run->msr.index == MSR_ARCH_CAPABILITIES ? val & v->engine->arch_capabilities : val;
+    return false;
+}
+
+static bool on_wrmsr(struct engine_vcpu *v)
+{
+    const struct msr_env env = msr_env(v);
+    struct kvm_run *run = v->run;
+
+    kvm_exit_count(v, ENGINE_EXIT_MSR_WRITE, run->msr.index);
+    v->unfinished = true;
+    run->msr.error = !asks_for(run) || msr_write(&env, run->msr.index, run->msr.data) < 0;
+    return false;
+}
+
+/* kvm_run() returns HALT unless a pin is up that ends it. */
+static bool on_hlt(struct engine_vcpu *v)
+{
+    kvm_exit_count(v, ENGINE_EXIT_HLT, 0);
+    v->halted = true;
+    return false;
+}
+
+/* On the next way in the interrupt goes with it. */
+static bool on_window(struct engine_vcpu *v)
+{
+    return false;
+}
+
+static bool on_shutdown(struct engine_vcpu *v)
+{
+    kvm_exit_count(v, ENGINE_EXIT_SHUTDOWN, 0);
+    return end(v, ENGINE_SHUTDOWN);
+}
+
+static bool on_intr(struct engine_vcpu *v)
+{
+    kvm_exit_count(v, ENGINE_EXIT_KICK, 0);
+    return false;
+}
+
+static bool on_system_event(struct engine_vcpu *v)
+{
+    return end(v, ENGINE_RESET);
+}
+
+static bool on_fail_entry(struct engine_vcpu *v)
+{
+    kvm_report(v, "the CPU refuses to enter the guest, hardware reason %#llx",
+               (unsigned long long)v->run->fail_entry.hardware_entry_failure_reason);
+    return true;
+}
+
+static bool on_unknown(struct engine_vcpu *v)
+{
+    kvm_report(v, "an exit of the CPU that KVM does not know, hardware reason %#llx",
+               (unsigned long long)v->run->hw.hardware_exit_reason);
+    return true;
+}
+
+static bool on_internal_error(struct engine_vcpu *v)
+{
+    static const char *const names[] = {
+        [KVM_INTERNAL_ERROR_EMULATION] = "an instruction that KVM cannot emulate",
+        [KVM_INTERNAL_ERROR_SIMUL_EX] = "exceptions at the same time",
+        [KVM_INTERNAL_ERROR_DELIVERY_EV] = "an exit while an event was delivered",
+        [KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON] = "an exit that KVM did not expect",
+    };
+    uint32_t error = v->run->internal.suberror;
+
+    kvm_report(v, "internal error %u: %s", error, error < ARRAY_SIZE(names) && names[error] ? names[error] : "unknown");
+    return true;
+}
+
+static bool (*const handlers[])(struct engine_vcpu *v) = {
+    [KVM_EXIT_UNKNOWN] = on_unknown,
+    [KVM_EXIT_IO] = on_io,
+    [KVM_EXIT_DEBUG] = kvm_debug_exit,
+    [KVM_EXIT_HLT] = on_hlt,
+    [KVM_EXIT_MMIO] = on_mmio,
+    [KVM_EXIT_IRQ_WINDOW_OPEN] = on_window,
+    [KVM_EXIT_SHUTDOWN] = on_shutdown,
+    [KVM_EXIT_FAIL_ENTRY] = on_fail_entry,
+    [KVM_EXIT_INTR] = on_intr,
+    [KVM_EXIT_SET_TPR] = on_window, /* CR8 has been taken over by now */
+    [KVM_EXIT_INTERNAL_ERROR] = on_internal_error,
+    [KVM_EXIT_SYSTEM_EVENT] = on_system_event,
+    [KVM_EXIT_X86_RDMSR] = on_rdmsr,
+    [KVM_EXIT_X86_WRMSR] = on_wrmsr,
+};
+
+bool kvm_exit(struct engine_vcpu *v)
+{
+    uint32_t reason = v->run->exit_reason;
+
+    if (reason < ARRAY_SIZE(handlers) && handlers[reason])
+        return handlers[reason](v);
+    kvm_report(v, "exit %u, which nobody has asked for", reason);
+    return true;
+}
