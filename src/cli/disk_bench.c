@@ -1,7 +1,7 @@
 /* `vireo disk bench`: how fast an image is, by the requests that `qemu-img bench` would make. */
 #include <errno.h>
 #include <inttypes.h>
-#include <sys/resource.h>
+#include <stdlib.h>
 
 #include "cli/disk.h"
 #include "cli/disk_options.h"
@@ -26,11 +26,19 @@ static int check(const struct disk_bench_options *o, struct err *err)
     return 0;
 }
 
-/* KiB: the most that the process had. */
+/* KiB: the most that the process had; getrusage() would count what was before exec, too. */
 static long peak_memory(void)
 {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_maxrss : 0;
+    FILE *status = fopen("/proc/self/status", "re");
+    char line[128];
+    long kib = 0;
+
+    while (status && !kib && fgets(line, sizeof(line), status))
+        if (strncmp(line, "VmHWM:", 6) == 0)
+            kib = strtol(line + 6, NULL, 10);
+    if (status)
+        fclose(status);
+    return kib;
 }
 
 static int tell(const struct disk_bench_options *o, const struct image_bench_result *result)
