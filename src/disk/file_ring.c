@@ -18,9 +18,10 @@
 
 #include "disk/file_impl.h"
 
-#define ENTRIES      256               /* requests in the kernel at most; others wait here */
-#define COPY_AT_ONCE (1 * MIB)         /* before the loop's other work has its turn */
-#define READS_PASSED 32                /* to the ring, after a read that the page cache did not have */
+#define ENTRIES      256         /* requests in the kernel at most; others wait here */
+#define COPY_AT_ONCE (1 * MIB)   /* before the loop's other work has its turn */
+#define LARGE        (256 * KIB) /* a read that a thread of the kernel's is worth, while there is something else to do */
+#define READS_PASSED 32          /* to the ring, after a read that the page cache did not have */
 #define SLOW         (10 * NS_PER_MS)  /* no copy takes as long: it has waited */
 #define PATIENCE     (500 * NS_PER_MS) /* until the next try */
 
@@ -87,6 +88,12 @@ static void prepare(struct file_ring *ring, struct io_uring_sqe *sqe, struct dis
     io_uring_sqe_set_data(sqe, req);
 }
 
+/* A long copy that others wait for can as well be made beside them. */
+static bool goes_aside(const struct file_ring *ring, const struct disk_request *req)
+{
+    return req->op == DISK_READ && req->len >= LARGE && (req->next || ring->in_kernel);
+}
+
 static struct disk_request *take_waiting(struct file_ring *ring)
 {
     struct disk_request *req = ring->waiting;
@@ -143,12 +150,13 @@ static void submit_gathered(void *opaque)
     while (ring->waiting && ring->in_kernel < ENTRIES && copied < COPY_AT_ONCE) {
         struct io_uring_sqe *sqe;
         uint64_t len = ring->waiting->len;
-        if (is_copy(ring, ring->waiting, now)) {
+        bool aside = goes_aside(ring, ring->waiting);
+        if (!aside && is_copy(ring, ring->waiting, now)) {
             copied += len;
             copy(ring, take_waiting(ring), &now);
             continue;
         }
-        if (read_at_hand(ring, ring->waiting)) {
+        if (!aside && read_at_hand(ring, ring->waiting)) {
             copied += len;
             disk_complete(take_waiting(ring), 0);
             continue;
@@ -158,6 +166,8 @@ static void submit_gathered(void *opaque)
             break;
         ring->in_kernel++;
         prepare(ring, sqe, take_waiting(ring));
+        if (aside)
+            io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
     }
     /* What the kernel does not take now, for want of memory, it is offered again. */
     if (io_uring_sq_ready(&ring->ring))

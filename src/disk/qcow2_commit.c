@@ -148,7 +148,7 @@ static void redirty(struct qcow2_table *t, const struct qcow2_commit_piece *piec
 static void thaw(struct qcow2 *q, struct qcow2_page *p, int result)
 {
     if (p->frozen != p->data)
-        free(p->frozen);
+        qcow2_page_release(q, p->frozen);
     p->frozen = NULL;
     if (result && !p->dirty) {
         p->dirty = true;

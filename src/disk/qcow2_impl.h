@@ -121,6 +121,8 @@ int qcow2_page_new(struct qcow2 *q, uint64_t offset, enum qcow2_page_kind kind, 
 int qcow2_page_modify(struct qcow2_page *page) MUST_CHECK;
 /* With nothing under way and nothing dirty: the cache is empty. */
 void qcow2_page_drop(struct qcow2 *q);
+/* A buffer that a commit has written, and the page has no longer. */
+void qcow2_page_release(struct qcow2 *q, uint8_t *buffer);
 /* The cluster is no longer metadata. */
 void qcow2_page_forget(struct qcow2 *q, uint64_t cluster);
 
@@ -263,6 +265,8 @@ struct qcow2 {
 
     size_t page_size;
     struct qcow2_page **page_hash;
+    struct qcow2_slab *slabs; /* of the pages' buffers */
+    void *free_buffers;
     struct qcow2_page *lru_first, *lru_last;
     size_t n_pages, max_pages, n_dirty, max_dirty;
 

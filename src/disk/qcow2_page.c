@@ -7,7 +7,8 @@
 
 #include "disk/qcow2_impl.h"
 
-#define HASH_SIZE 4096
+#define HASH_SIZE    4096
+#define SLAB_BUFFERS 63
 
 static struct qcow2_page **bucket(struct qcow2 *q, uint64_t offset)
 {
@@ -47,6 +48,44 @@ static void move_to_front(struct qcow2 *q, struct qcow2_page *p)
     lru_add(q, p);
 }
 
+/*
+ * Buffers come in slabs: the C library needs twice the room for one that is aligned. They go back to the list of those that are free, and the slabs at the
+ * end.
+ */
+struct qcow2_slab {
+    struct qcow2_slab *next;
+};
+
+static void *get_buffer(struct qcow2 *q)
+{
+    if (!q->free_buffers) {
+        struct qcow2_slab *slab = malloc(sizeof(*slab) + q->page_size * (SLAB_BUFFERS + 1));
+        if (!slab)
+            return NULL;
+        slab->next = q->slabs;
+        q->slabs = slab;
+        uint8_t *first = (uint8_t *)align_up((uintptr_t)(slab + 1), q->page_size);
+        for (unsigned i = 0; i < SLAB_BUFFERS; i++) {
+            void **buffer = (void **)(first + i * q->page_size);
+            *buffer = q->free_buffers;
+            q->free_buffers = buffer;
+        }
+    }
+    void **buffer = q->free_buffers;
+    q->free_buffers = *buffer;
+    return buffer;
+}
+
+void qcow2_page_release(struct qcow2 *q, uint8_t *p)
+{
+    void **buffer = (void **)p;
+
+    if (!p)
+        return;
+    *buffer = q->free_buffers;
+    q->free_buffers = buffer;
+}
+
 static void destroy(struct qcow2 *q, struct qcow2_page *p)
 {
     struct qcow2_page **link = bucket(q, p->offset);
@@ -59,8 +98,8 @@ static void destroy(struct qcow2 *q, struct qcow2_page *p)
     if (p->dirty)
         q->n_dirty--;
     if (p->frozen != p->data)
-        free(p->frozen);
-    free(p->data);
+        qcow2_page_release(q, p->frozen);
+    qcow2_page_release(q, p->data);
     free(p);
 }
 
@@ -93,7 +132,7 @@ static struct qcow2_page *create(struct qcow2 *q, uint64_t offset, enum qcow2_pa
     struct qcow2_page *p = calloc(1, sizeof(*p));
     if (!p)
         return NULL;
-    p->data = aligned_alloc(q->page_size, q->page_size);
+    p->data = get_buffer(q);
     if (!p->data) {
         free(p);
         return NULL;
@@ -167,7 +206,7 @@ int qcow2_page_new(struct qcow2 *q, uint64_t offset, enum qcow2_page_kind kind, 
 int qcow2_page_modify(struct qcow2_page *p)
 {
     if (p->frozen && p->frozen == p->data) {
-        uint8_t *copy = aligned_alloc(p->q->page_size, p->q->page_size);
+        uint8_t *copy = get_buffer(p->q);
         if (!copy)
             return -ENOMEM;
         memcpy(copy, p->data, p->q->page_size);
@@ -211,5 +250,10 @@ int qcow2_page_init(struct qcow2 *q)
 void qcow2_page_fini(struct qcow2 *q)
 {
     qcow2_page_drop(q);
+    while (q->slabs) {
+        struct qcow2_slab *next = q->slabs->next;
+        free(q->slabs);
+        q->slabs = next;
+    }
     free(q->page_hash);
 }
