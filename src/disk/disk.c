@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "disk/disk_bitmap.h"
 #include "disk/file_protocol.h"
 #include "disk/format.h"
 
@@ -202,6 +203,8 @@ void disk_submit(struct disk *disk, struct disk_request *req)
 {
     int r = check(disk, req);
 
+    if (r == 0 && UNLIKELY(disk->recording) && req->op != DISK_READ && req->op != DISK_FLUSH && req->op != DISK_MAP)
+        r = disk->type->bitmaps->record(disk, req->offset, req->len);
     req->disk = disk;
     disk->under_way++;
     if (r != 0) {

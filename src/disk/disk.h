@@ -114,6 +114,7 @@ struct disk {
     uint64_t size; /* bytes, a multiple of DISK_BLOCK_SIZE */
     bool read_only;
     bool discard;
+    bool recording;     /* bitmaps want to know what is written (disk_bitmap.h) */
     char path[4096];    /* for messages */
     unsigned under_way; /* requests submitted and not done */
 

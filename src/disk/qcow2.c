@@ -495,6 +495,7 @@ static void release(struct qcow2 *q)
     free(q->zeroes);
     free(q->unpacked);
     workers_close(q->packers);
+    qcow2_bitmap_fini(q);
     free(q->backing_name);
     disk_close(q->backing);
     file_close(q->file);
@@ -508,6 +509,8 @@ static void close_image(struct disk *disk)
 
     if (!disk->read_only) {
         int r = qcow2_settle(q);
+        if (r == 0)
+            r = qcow2_bitmap_close(q);
         if (r)
             log_error("disk '%.200s': its metadata cannot be written: %s", disk->path, strerror(-r));
         bytes = q->end << q->cluster_bits;
@@ -522,6 +525,7 @@ static const struct disk_type qcow2_type = {
     .info = qcow2_info,
     .submit = qcow2_submit,
     .snapshots = &qcow2_snapshot_ops,
+    .bitmaps = &qcow2_bitmap_ops,
     .resize = qcow2_resize,
     .wait = qcow2_serve,
     .close = close_image,
@@ -543,6 +547,8 @@ int qcow2_open(struct disk **disk, const struct disk_conf *conf, struct loop *lo
     }
     disk_init(&q->disk, &qcow2_type, conf, loop);
     r = qcow2_header_read(q, err);
+    if (r == 0)
+        r = qcow2_bitmap_start(q, err);
     if (r)
         err_prefix(err, "disk '%.200s'", conf->path);
     else

@@ -58,18 +58,20 @@ static size_t put_extension(uint8_t *sector, size_t at, uint32_t type, const voi
 }
 
 /* The extensions that stay, and the format, into the sector; *at moves on. -ENOSPC where that is too much. */
-static int put_extensions(const uint8_t *head, size_t len, size_t start, const char *format, uint8_t *sector,
-                          size_t *at)
+static int put_extensions(const uint8_t *head, size_t len, size_t start, const char *format, const uint8_t *bitmaps,
+                          uint8_t *sector, size_t *at)
 {
     uint64_t end = qcow2_be64(head + 8) ? qcow2_be64(head + 8) : len;
 
+    if (bitmaps)
+        *at = put_extension(sector, *at, QCOW2_EXT_BITMAPS, bitmaps, QCOW2_EXT_BITMAPS_BYTES);
     if (format)
         *at = put_extension(sector, *at, QCOW2_EXT_BACKING_FORMAT, format, strlen(format));
     for (size_t from = start; from + 8 <= end;) {
         uint32_t type = qcow2_be32(head + from), n = qcow2_be32(head + from + 4);
         if (!type || n > end - from - 8)
             break;
-        if (type != QCOW2_EXT_BACKING_FORMAT && type != EXT_FEATURE_NAMES) {
+        if (type != QCOW2_EXT_BACKING_FORMAT && type != EXT_FEATURE_NAMES && type != QCOW2_EXT_BITMAPS) {
             if (n > QCOW2_HEADER_SECTOR - 16 || *at + 16 + align_up(n, 8) > QCOW2_HEADER_SECTOR)
                 return -ENOSPC;
             *at = put_extension(sector, *at, type, head + from + 8, n);
@@ -104,7 +106,7 @@ static size_t find_place(const struct qcow2 *q, const uint8_t *head, size_t star
 
 /* All but the writing. *place: where in the cluster the name is, or 0. */
 static int make_sector(const struct qcow2 *q, const uint8_t *head, const char *name, const char *format,
-                       uint8_t *sector, size_t *place)
+                       const uint8_t *bitmaps, uint8_t *sector, size_t *place)
 {
     size_t start = q->version >= 3 ? qcow2_be32(head + 100) : 72, n = name ? strlen(name) : 0, at = start;
 
@@ -113,7 +115,7 @@ static int make_sector(const struct qcow2 *q, const uint8_t *head, const char *n
         return -ENOSPC;
     memset(sector, 0, QCOW2_HEADER_SECTOR);
     memcpy(sector, head, start);
-    int r = put_extensions(head, q->cluster_size, start, name ? format : NULL, sector, &at);
+    int r = put_extensions(head, q->cluster_size, start, name && *format ? format : NULL, bitmaps, sector, &at);
     if (r || !name) {
         qcow2_put_be64(sector + 8, 0);
         qcow2_put_be32(sector + 16, 0);
@@ -130,11 +132,12 @@ static int make_sector(const struct qcow2 *q, const uint8_t *head, const char *n
     return *place ? 0 : -ENOSPC;
 }
 
-static int switch_name(struct qcow2 *q, const uint8_t *head, const char *name, const char *format)
+static int switch_sector(struct qcow2 *q, const uint8_t *head, const char *name, const char *format,
+                         const uint8_t *bitmaps)
 {
     uint8_t old[QCOW2_HEADER_SECTOR], sector[QCOW2_HEADER_SECTOR];
     size_t place;
-    int r = make_sector(q, head, name, format, sector, &place);
+    int r = make_sector(q, head, name, format, bitmaps, sector, &place);
 
     if (r == 0 && place >= QCOW2_HEADER_SECTOR) {
         r = file_write(q->file, place, name, strlen(name));
@@ -156,6 +159,36 @@ static int switch_name(struct qcow2 *q, const uint8_t *head, const char *name, c
     return r;
 }
 
+/* The extension as it is, or NULL. */
+static const uint8_t *bitmaps_of(const struct qcow2 *q, const uint8_t *head)
+{
+    uint32_t n;
+    const uint8_t *e =
+        q->version < 3 ? NULL
+                       : qcow2_header_extension(head, q->cluster_size, qcow2_be32(head + 100), QCOW2_EXT_BITMAPS, &n);
+
+    return e && n >= QCOW2_EXT_BITMAPS_BYTES && q->bitmaps_there ? e : NULL;
+}
+
+int qcow2_header_bitmaps(struct qcow2 *q, uint32_t n, uint64_t bytes, uint64_t offset)
+{
+    uint8_t extension[QCOW2_EXT_BITMAPS_BYTES] = {0}, *head = malloc(q->cluster_size);
+    int r = head ? file_read(q->file, 0, head, q->cluster_size) : -ENOMEM;
+
+    qcow2_put_be32(extension, n);
+    qcow2_put_be64(extension + 8, bytes);
+    qcow2_put_be64(extension + 16, offset);
+    if (r == 0) {
+        bool was = q->bitmaps_there;
+        q->bitmaps_there = n > 0;
+        r = switch_sector(q, head, q->backing_name, q->backing_format, n ? extension : NULL);
+        if (r)
+            q->bitmaps_there = was;
+    }
+    free(head);
+    return r;
+}
+
 static int set(struct disk *disk, const char *name, const char *format, struct err *err)
 {
     struct qcow2 *q = (struct qcow2 *)disk;
@@ -173,7 +206,7 @@ static int set(struct disk *disk, const char *name, const char *format, struct e
     if (r == 0)
         r = file_read(q->file, 0, head, q->cluster_size);
     if (r == 0)
-        r = switch_name(q, head, name, format);
+        r = switch_sector(q, head, name, format ? format : "", bitmaps_of(q, head));
     free(head);
     if (r == -ENOSPC)
         return err_set(err, r, "disk '%.200s': the header has no room for the backing file's name", disk->path);

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "disk/qcow2_impl.h"
+#include "disk/qcow2_bitmap.h"
 
 #define MAX_META    (5 * MIB / 2) /* clusters with metadata, of which a set is kept */
 #define MAX_BACKING 1023          /* bytes of a backing file's name (spec, "backing_file_size") */
@@ -150,7 +150,8 @@ static int check_fields(struct qcow2 *q, const uint8_t *head, size_t len, struct
     q->disk.size = align_up(size, DISK_BLOCK_SIZE);
     qcow2_l2_shape(q);
     q->block_bits = q->cluster_bits + 3 - q->refcount_order;
-    return read_backing(q, head, len, err);
+    int r = read_backing(q, head, len, err);
+    return r ? r : qcow2_bitmap_open(q, head, len, err);
 }
 
 static int read_fields(struct qcow2 *q, struct err *err)
@@ -345,6 +346,17 @@ static int claim_entries(struct qcow2 *q, const char *what, struct qcow2_table *
     return 0;
 }
 
+struct claims {
+    struct qcow2 *q;
+    struct err *err;
+};
+
+static int claim_bitmap(void *opaque, const char *what, uint64_t offset, uint64_t bytes)
+{
+    struct claims *claims = opaque;
+    return claim(claims->q, what, 0, offset, bytes, claims->err);
+}
+
 static int claim_all(struct qcow2 *q, struct err *err)
 {
     int r = claim(q, "header", 0, 0, 1, err);
@@ -357,6 +369,8 @@ static int claim_all(struct qcow2 *q, struct err *err)
         r = claim(q, "snapshot table", 0, q->snapshots_offset, q->snapshots_bytes, err);
     for (uint32_t i = 0; r == 0 && i < q->n_snapshots; i++)
         r = claim(q, "L1 table of snapshot", i, q->snapshots[i].l1_offset, q->snapshots[i].l1_size * UINT64_C(8), err);
+    if (r == 0)
+        r = qcow2_bitmap_each(q, claim_bitmap, &(struct claims){q, err}, err);
     if (r == 0)
         r = claim_entries(q, "refcount table entry", &q->refcounts, QCOW2_OFFSET_MASK, err);
     if (r == 0)
@@ -375,7 +389,7 @@ int qcow2_header_write(struct qcow2 *q)
     qcow2_put_be64(header + 40, q->l1.offset);
     if (q->version >= 3) {
         qcow2_put_be64(header + 72, q->incompatible);
-        qcow2_put_be64(header + 88, 0); /* autoclear_features: we know none */
+        qcow2_put_be64(header + 88, q->bitmaps_there ? QCOW2_AUTOCLEAR_BITMAPS : 0); /* autoclear_features */
     }
     int r = file_write(q->file, 0, header, sizeof(header));
     if (r == 0)
@@ -406,7 +420,8 @@ int qcow2_header_read(struct qcow2 *q, struct err *err)
     if (!q->zeroes || !q->unpacked)
         return err_set(err, -ENOMEM, "out of memory");
     memset(q->zeroes, 0, QCOW2_ZEROES);
-    if (!q->disk.read_only && q->version >= 3 && qcow2_be64(q->header + 88)) {
+    if (!q->disk.read_only && q->version >= 3 &&
+        qcow2_be64(q->header + 88) != (q->bitmaps_there ? QCOW2_AUTOCLEAR_BITMAPS : 0)) {
         r = qcow2_header_write(q);
         if (r)
             return err_set(err, r, "its header cannot be written: %s", strerror(-r));

@@ -12,6 +12,7 @@
  *   qcow2_commit.c    metadata on its way to the file, in order
  *   qcow2_snapshot*.c internal snapshots, which change all metadata at once, with nothing under way (qcow2_snapshot.h)
  *   qcow2_read.c, qcow2_write.c, qcow2_unmap.c (discard and write-zeroes), qcow2_unpack.c, qcow2_pack.c (compressed clusters)
+ *   qcow2_bitmap*.c   which parts were written since someone asked (qcow2_bitmap.h)
  *   qcow2_map.c       what a range is made of
  *   qcow2_resize.c    more and fewer guest bytes; qcow2_backing.c: which backing file the image has
  *
@@ -53,6 +54,10 @@
 #define QCOW2_SUBS_ZERO   (UINT64_C(0xffffffff) << 32) /* the bitmap of an extended entry that reads as zeroes */
 
 #define QCOW2_EXT_BACKING_FORMAT 0xe2792acau
+#define QCOW2_EXT_BITMAPS        0x23852875u
+#define QCOW2_EXT_BITMAPS_BYTES  24
+
+#define QCOW2_AUTOCLEAR_BITMAPS UINT64_C(1) /* of autoclear_features: the extension tells the truth */
 
 enum { /* incompatible_features */
        QCOW2_DIRTY = 1 << 0,
@@ -258,6 +263,8 @@ struct qcow2 {
     bool grown;                 /* the file is longer than `end` by our doing */
 
     struct qcow2_set meta;
+    struct qcow2_bitmaps *bitmaps;
+    bool bitmaps_there;      /* the header has their extension, and its bit */
     char *backing_name;      /* as the image has it; NULL: none */
     char backing_format[16]; /* "": the image does not say */
     struct disk *backing;    /* NULL where there is none, or where it was not to be opened */
@@ -485,6 +492,24 @@ struct disk_info;
 void qcow2_info(const struct disk *disk, struct disk_info *info);
 
 extern const struct disk_snapshot_ops qcow2_snapshot_ops;
+
+/* ---- dirty bitmaps (qcow2_bitmap.h) ---- */
+
+extern const struct disk_bitmap_ops qcow2_bitmap_ops;
+/* Reads the directory, where the header's cluster names one. */
+int qcow2_bitmap_open(struct qcow2 *q, const uint8_t *head, size_t len, struct err *err) MUST_CHECK;
+/* The image is open: bits are read, where it is written to. */
+int qcow2_bitmap_start(struct qcow2 *q, struct err *err) MUST_CHECK;
+void qcow2_bitmap_fini(struct qcow2 *q);
+/* Before what the disk holds changes in a way that is no request. */
+int qcow2_bitmap_will_change(struct qcow2 *q) MUST_CHECK;
+void qcow2_bitmap_changed(struct qcow2 *q); /* all of it, and maybe its size */
+void qcow2_bitmap_resized(struct qcow2 *q);
+/* With no request under way, before the image is closed. */
+int qcow2_bitmap_close(struct qcow2 *q) MUST_CHECK;
+unsigned qcow2_bitmap_number(const struct qcow2 *q);
+/* Names a directory of n bitmaps in the header's first sector, or none: synced, or as it was. */
+int qcow2_header_bitmaps(struct qcow2 *q, uint32_t n, uint64_t bytes, uint64_t offset) MUST_CHECK;
 
 /* ---- opening ---- */
 

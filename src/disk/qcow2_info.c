@@ -22,5 +22,6 @@ void qcow2_info(const struct disk *disk, struct disk_info *info)
     if (q->backing_name)
         snprintf(info->backing, sizeof(info->backing), "%s", q->backing_name);
     snprintf(info->backing_format, sizeof(info->backing_format), "%s", q->backing_format);
+    info->n_bitmaps = qcow2_bitmap_number(q);
     info->n_snapshots = q->n_snapshots;
 }

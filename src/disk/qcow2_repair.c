@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "disk/qcow2_impl.h"
+#include "disk/qcow2_bitmap.h"
 
 #define MAX_COUNTED (24 * MIB) /* clusters */
 #define MAX_TABLES  GIB        /* bytes of L2 tables read: what is beyond loops, or is not for the time of an open */
@@ -111,6 +111,12 @@ static int count_snapshot(struct repair *p, const struct qcow2_snapshot *s)
     return r;
 }
 
+static int count_bitmap(void *opaque, const char *what, uint64_t offset, uint64_t bytes)
+{
+    (void)what;
+    return count_bytes(opaque, offset, bytes);
+}
+
 static int count_all(struct repair *p)
 {
     struct qcow2 *q = p->q;
@@ -120,6 +126,8 @@ static int count_all(struct repair *p)
         r = count_l1(p, q->l1.entries, q->l1.offset, q->l1.n);
     if (r == 0)
         r = count_bytes(p, q->snapshots_offset, q->snapshots_bytes);
+    if (r == 0)
+        r = qcow2_bitmap_each(q, count_bitmap, p, p->err);
     for (uint32_t i = 0; r == 0 && i < q->n_snapshots; i++)
         r = count_snapshot(p, &q->snapshots[i]);
     return r;

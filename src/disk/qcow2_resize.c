@@ -172,7 +172,12 @@ int qcow2_resize(struct disk *disk, uint64_t size, struct err *err)
         return err_set(err, -EFBIG, "disk '%.200s': with clusters of %llu bytes it can have %llu bytes at most",
                        disk->path, (unsigned long long)q->cluster_size,
                        (unsigned long long)((QCOW2_MAX_L1_BYTES / 8) << q->l2_bits));
-    int r = size < disk->size ? shrink(q, size) : grow(q, size);
+    int r = qcow2_bitmap_will_change(q);
+    uint64_t old = disk->size;
+    if (r == 0)
+        r = size < disk->size ? shrink(q, size) : grow(q, size);
+    if (disk->size != old)
+        qcow2_bitmap_resized(q);
     return r ? err_set(err, r, "disk '%.200s': cannot %s: %s", disk->path, size < disk->size ? "shrink" : "grow",
                        strerror(-r))
              : 0;
