@@ -9,6 +9,7 @@
 
 #include "base/listen.h"
 #include "control/request.h"
+#include "control/snapshot.h"
 
 #define OUT_MAX      (4 * MIB) /* of answers that a client does not read */
 #define DETACH_LIMIT (30 * NS_PER_SEC)
@@ -35,6 +36,7 @@ struct control {
     bool listening; /* the listener is in the loop: there is room for one more client */
     struct client *clients;
     unsigned n_clients;
+    uint64_t tickets; /* given so far */
 };
 
 /* ---- answers ---- */
@@ -79,13 +81,21 @@ static void answer(struct client *c, json_t *object)
 
 /* ---- requests ---- */
 
+static void answer_later(void *opaque, uint64_t ticket, json_t *result, const char *error);
+
+static bool waits(const struct client *c)
+{
+    return *c->pending.detaching || c->pending.ticket;
+}
+
 static void serve_line(struct client *c, const char *line, size_t len)
 {
-    json_t *object = request_serve(c->control->machine, line, len, &c->pending);
+    const struct control_later later = {.answer = answer_later, .opaque = c->control, .ticket = ++c->control->tickets};
+    json_t *object = request_serve(c->control->machine, line, len, &later, &c->pending);
 
     if (object)
         answer(c, object);
-    else
+    else if (*c->pending.detaching)
         loop_timer_set(&c->patience, loop_now() + DETACH_LIMIT);
 }
 
@@ -94,14 +104,14 @@ static void serve_input(struct client *c)
 {
     char *end;
 
-    while (!c->ending && !*c->pending.detaching && (end = memchr(c->in, '\n', c->in_len))) {
+    while (!c->ending && !waits(c) && (end = memchr(c->in, '\n', c->in_len))) {
         size_t len = (size_t)(end - c->in);
         if (len)
             serve_line(c, c->in, len);
         c->in_len -= len + 1;
         memmove(c->in, end + 1, c->in_len);
     }
-    if (c->in_len == sizeof(c->in) && !*c->pending.detaching) {
+    if (c->in_len == sizeof(c->in) && !waits(c)) {
         answer(c, request_error("a line is too long: accepted are 65535 bytes"));
         c->ending = true;
     }
@@ -176,10 +186,27 @@ static void on_detached(void *opaque, const char *id)
         if (strcmp(c->pending.detaching, id) != 0)
             continue;
         loop_timer_cancel(&c->patience);
-        answer(c, request_finish(&c->pending, NULL));
+        answer(c, request_finish(&c->pending, NULL, NULL));
         serve_input(c);
         settle(c);
     }
+}
+
+/* Whoever asked may have gone. */
+static void answer_later(void *opaque, uint64_t ticket, json_t *result, const char *error)
+{
+    struct control *control = opaque;
+    struct client *c = control->clients;
+
+    while (c && c->pending.ticket != ticket)
+        c = c->next;
+    if (!c) {
+        json_decref(result);
+        return;
+    }
+    answer(c, request_finish(&c->pending, result, error));
+    serve_input(c);
+    settle(c);
 }
 
 static void on_impatience(void *opaque)
@@ -191,7 +218,7 @@ static void on_impatience(void *opaque)
         return;
     err_set(&err, -ETIMEDOUT, "the guest has not let go of '%s' in %d s; it may yet", c->pending.detaching,
             (int)(DETACH_LIMIT / NS_PER_SEC));
-    answer(c, request_finish(&c->pending, err.msg));
+    answer(c, request_finish(&c->pending, NULL, err.msg));
     serve_input(c);
     settle(c);
 }
@@ -271,6 +298,7 @@ void control_close(struct control *control)
     if (!control)
         return;
     control->machine->hooks = (struct machine_hooks){0};
+    snapshot_abandon(control->machine);
     while (control->clients) {
         flush(control->clients);
         drop(control->clients);

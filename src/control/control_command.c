@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/number.h"
+#include "control/snapshot.h"
 #include "control/stats.h"
 #include "device/virtio_balloon.h"
 #include "device/virtio_blk.h"
@@ -181,6 +182,11 @@ static int command_link(struct control_call *call, struct err *err)
         return err_set(err, -EINVAL, "link: '%.60s': accepted is up or down", call->arguments[1]);
     virtio_net_set_link(virtio_pci_of(a->dev), up);
     return 0;
+}
+
+static int command_snapshot(struct control_call *call, struct err *err)
+{
+    return snapshot_command(call, err);
 }
 
 static int unknown(const char *name, struct err *err)

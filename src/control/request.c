@@ -39,9 +39,11 @@ json_t *request_error(const char *message)
     return failure(NULL, message);
 }
 
-json_t *request_finish(struct request_pending *pending, const char *error)
+json_t *request_finish(struct request_pending *pending, json_t *result, const char *error)
 {
-    json_t *object = error ? failure(pending->id, error) : success(pending->id, NULL);
+    if (error)
+        json_decref(result);
+    json_t *object = error ? failure(pending->id, error) : success(pending->id, result);
 
     json_decref(pending->id);
     *pending = (struct request_pending){0};
@@ -79,9 +81,10 @@ static int take_request(json_t *request, const char **name, struct control_call 
     return 0;
 }
 
-json_t *request_serve(struct machine *machine, const char *line, size_t len, struct request_pending *pending)
+json_t *request_serve(struct machine *machine, const char *line, size_t len, const struct control_later *later,
+                      struct request_pending *pending)
 {
-    struct control_call call = {.machine = machine};
+    struct control_call call = {.machine = machine, .later = *later};
     json_error_t why;
     json_t *request = json_loadb(line, len, JSON_REJECT_DUPLICATES, &why);
     json_t *id = json_object_get(request, "id"), *object = NULL;
@@ -99,6 +102,9 @@ json_t *request_serve(struct machine *machine, const char *line, size_t len, str
         object = failure(id, err.msg);
     } else if (*call.detaching) {
         snprintf(pending->detaching, sizeof(pending->detaching), "%s", call.detaching);
+        pending->id = json_incref(id);
+    } else if (call.comes_later) {
+        pending->ticket = later->ticket;
         pending->id = json_incref(id);
     } else {
         object = success(id, call.result);

@@ -254,3 +254,86 @@ int virtio_blk_resize(struct device *dev, uint64_t size, struct err *err)
         virtio_config_changed(&blk->virtio);
     return call.result;
 }
+
+/* ---- snapshots ---- */
+
+struct snapshot_call {
+    struct virtio_blk *blk;
+    const char *name;
+    int64_t time_ns;
+    struct disk_snapshots *list;
+    struct err *err;
+    int result;
+};
+
+static int call_snapshot(struct device *dev, void (*fn)(void *opaque), struct snapshot_call *call)
+{
+    call->blk = virtio_blk_of(virtio_pci_of(dev));
+    iothread_call(call->blk->virtio.io, fn, call);
+    return call->result;
+}
+
+static void do_create(void *opaque)
+{
+    struct snapshot_call *call = opaque;
+
+    call->result = disk_snapshot_create(call->blk->disk, call->name, call->time_ns, call->err);
+}
+
+static void do_remove(void *opaque)
+{
+    struct snapshot_call *call = opaque;
+
+    call->result = disk_snapshot_remove(call->blk->disk, call->name, call->err);
+}
+
+static void do_list(void *opaque)
+{
+    struct snapshot_call *call = opaque;
+
+    call->result = disk_snapshot_list(call->blk->disk, call->list, call->err);
+}
+
+static void do_revert(void *opaque)
+{
+    struct snapshot_call *call = opaque;
+
+    call->result = disk_snapshot_revert(call->blk->disk, call->name, call->err);
+    if (call->result == 0)
+        put_capacity(call->blk);
+}
+
+/* What does not change while the disk is open. */
+bool virtio_blk_has_snapshots(struct device *dev)
+{
+    const struct disk *disk = virtio_blk_of(virtio_pci_of(dev))->disk;
+
+    return !disk->read_only && disk->type->snapshots;
+}
+
+int virtio_blk_snapshot_create(struct device *dev, const char *name, int64_t time_ns, struct err *err)
+{
+    return call_snapshot(dev, do_create, &(struct snapshot_call){.name = name, .time_ns = time_ns, .err = err});
+}
+
+int virtio_blk_snapshot_remove(struct device *dev, const char *name, struct err *err)
+{
+    return call_snapshot(dev, do_remove, &(struct snapshot_call){.name = name, .err = err});
+}
+
+int virtio_blk_snapshot_list(struct device *dev, struct disk_snapshots *list, struct err *err)
+{
+    return call_snapshot(dev, do_list, &(struct snapshot_call){.list = list, .err = err});
+}
+
+int virtio_blk_snapshot_revert(struct device *dev, const char *name, struct err *err)
+{
+    struct snapshot_call call = {.name = name, .err = err};
+
+    virtio_pci_pause(dev);
+    int r = call_snapshot(dev, do_revert, &call);
+    if (r == 0)
+        device_reset(dev); /* what waits in its queues is of another time */
+    virtio_pci_resume(dev);
+    return r;
+}

@@ -10,6 +10,7 @@
 #ifndef DEVICE_VIRTIO_BLK_H
 #define DEVICE_VIRTIO_BLK_H
 
+#include "disk/disk_snapshot.h"
 #include "disk/disk_spec.h"
 #include "virtio/virtio_pci.h"
 
@@ -50,5 +51,16 @@ uint64_t virtio_blk_size(struct device *dev);
 
 /* Sets the disk's and the image's size and tells the guest. Waits for what is under way; not on the device's thread. */
 int virtio_blk_resize(struct device *dev, uint64_t size, struct err *err) MUST_CHECK;
+
+/*
+ * Snapshots inside the disk's image (disk/disk_snapshot.h). Not on the device's thread. What changes something is for disks that can: writable ones, of a
+ * format that has snapshots. Requests of the guest's wait meanwhile.
+ */
+bool virtio_blk_has_snapshots(struct device *dev);
+int virtio_blk_snapshot_create(struct device *dev, const char *name, int64_t time_ns, struct err *err) MUST_CHECK;
+int virtio_blk_snapshot_remove(struct device *dev, const char *name, struct err *err) MUST_CHECK;
+int virtio_blk_snapshot_list(struct device *dev, struct disk_snapshots *list, struct err *err) MUST_CHECK;
+/* With every vCPU paused. Forgets what the guest has asked of the device, which is reset: the machine is to follow. */
+int virtio_blk_snapshot_revert(struct device *dev, const char *name, struct err *err) MUST_CHECK;
 
 #endif

@@ -7,7 +7,10 @@
 #include "base/keyval.h"
 
 /* For help texts. */
-#define VPORT_SPEC_SYNTAX "name=NAME|console,unix=PATH|file=PATH|pty|stdio|none"
+#define VPORT_SPEC_SYNTAX "name=NAME|console,unix=PATH|file=PATH|pty|stdio|none|agent"
+
+#define VPORT_AGENT      "agent" /* a backend: vireo itself talks to the guest's agent, which is no console's */
+#define VPORT_AGENT_NAME "org.qemu.guest_agent.0"
 
 struct vport_spec {
     char name[KEYVAL_TEXT_MAX];        /* as in /dev/virtio-ports; may be empty for a console */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "console/agent.h"
 #include "console/console.h"
 #include "device/balloon_spec.h"
 #include "device/share_spec.h"
@@ -269,6 +270,16 @@ static void port_power(void *opaque)
     machine_press_power(opaque);
 }
 
+static int open_agent(struct machine *m, struct chardev **dev, struct loop *loop, struct err *err)
+{
+    if (m->agent)
+        return err_set(err, -EEXIST, "port: there is an agent's port already; accepted is one");
+    int r = agent_open(&m->agent, loop, m->vm.loop, err);
+
+    *dev = r ? NULL : agent_chardev(m->agent);
+    return r;
+}
+
 static int open_backend(void *opaque, struct chardev **dev, const char *backend, struct loop *loop, struct err *err)
 {
     struct port_attachment *p = opaque;
@@ -281,6 +292,8 @@ static int open_backend(void *opaque, struct chardev **dev, const char *backend,
                                          .fail = p->ports[i].is_console ? console_fail : port_fail,
                                          .notice = port_notice,
                                          .opaque = p->m};
+    if (strcmp(backend, VPORT_AGENT) == 0)
+        return open_agent(p->m, dev, loop, err);
     return console_open(dev, backend, loop, &p->hooks[i], err);
 }
 

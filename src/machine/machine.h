@@ -56,11 +56,13 @@ struct machine {
     char *append;
     const char *name; /* or NULL */
     struct chardev *console;
-    struct board *board;            /* q35.c */
-    struct attachment *attachments; /* in order of opening */
-    struct iothread *io;            /* of attachments without one of their own; or NULL */
-    _Atomic uint32_t ejected;       /* slots to be closed, a bit each */
-    struct machine_hooks hooks;     /* set before vm_run(), or nobody */
+    struct board *board;               /* q35.c */
+    struct attachment *attachments;    /* in order of opening */
+    struct iothread *io;               /* of attachments without one of their own; or NULL */
+    _Atomic uint32_t ejected;          /* slots to be closed, a bit each */
+    struct agent *agent;               /* console/agent.h: the port's, which closes it; or NULL */
+    struct snapshot_job *snapshot_job; /* control/snapshot.c: under way, or NULL */
+    struct machine_hooks hooks;        /* set before vm_run(), or nobody */
     bool paused;
     char pause_reason[MACHINE_REASON_SIZE];
 };
