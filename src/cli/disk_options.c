@@ -4,6 +4,20 @@
     {name, OPTION_##kind, argument, fallback, help, offsetof(struct OF, field)},
 #define TABLE(name) const struct option_table disk_##name##_option_table = {name##_specs, ARRAY_SIZE(name##_specs)}
 
+#define OF disk_backup_options
+static const struct option_spec backup_specs[] = {
+#include "cli/disk_backup_options.def"
+};
+TABLE(backup);
+#undef OF
+
+#define OF disk_restore_options
+static const struct option_spec restore_specs[] = {
+#include "cli/disk_restore_options.def"
+};
+TABLE(restore);
+#undef OF
+
 #define OF disk_bench_options
 static const struct option_spec bench_specs[] = {
 #include "cli/disk_bench_options.def"

@@ -6,6 +6,14 @@
 
 #define OPTION(field, kind, name, argument, fallback, help) OPTION_TYPE_##kind field;
 
+struct disk_backup_options {
+#include "cli/disk_backup_options.def"
+};
+
+struct disk_restore_options {
+#include "cli/disk_restore_options.def"
+};
+
 struct disk_bench_options {
 #include "cli/disk_bench_options.def"
 };
