@@ -211,6 +211,18 @@ void help_man(FILE *out, const char *version)
             man_entry(out, name, words ? NULL : option_argument(spec), spec->help, spec->fallback);
         }
     }
+    fputs(".SH BACKUPS\n"
+          "A snapshot inside an image is no backup. It is in the same file: it goes when the file is deleted, when its "
+          "disk or file\n"
+          "system dies, when its metadata is damaged, or when whoever has the VM deletes it; and blocks that did not "
+          "change are\n"
+          "there once, for the disk and all its snapshots. It is for going back quickly. A backup is a copy in another "
+          "place, with\n"
+          "checksums that were computed when it was made, and needs nothing of the original. So \\fBvireo disk "
+          "backup\\fR refuses a\n"
+          "directory on the file system, or the disk, that the image is on, unless \\fB\\-\\-same\\-disk\\-anyway\\fR "
+          "is given.\n",
+          out);
     fputs(".SH CONSOLES\n", out);
     for (size_t i = 0; i < ARRAY_SIZE(consoles); i++)
         man_entry(out, consoles[i].name, NULL, consoles[i].help, NULL);
