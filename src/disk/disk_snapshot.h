@@ -14,7 +14,7 @@
 #define DISK_SNAPSHOT_ID_MAX   32
 
 struct disk_snapshot {
-    char id[DISK_SNAPSHOT_ID_MAX]; /* the format's, never given twice in an image's life */
+    char id[DISK_SNAPSHOT_ID_MAX]; /* the format's; not given again while the image has a snapshot */
     char name[DISK_SNAPSHOT_NAME_MAX];
     char parent[DISK_SNAPSHOT_ID_MAX]; /* "": none, or nobody knows */
     int64_t time_ns;                   /* since the epoch */

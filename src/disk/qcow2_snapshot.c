@@ -9,6 +9,12 @@
 
 /* ---- parts of a change ---- */
 
+static void end(struct qcow2 *q, struct qcow2_snapshot_table *t)
+{
+    qcow2_snapshot_table_fini(t);
+    qcow2_unhold(q);
+}
+
 /* What all of them begin with: the disk at rest, and the table. */
 static int begin(struct qcow2 *q, struct qcow2_snapshot_table *t, struct err *err)
 {
@@ -21,14 +27,8 @@ static int begin(struct qcow2 *q, struct qcow2_snapshot_table *t, struct err *er
                        r == -EBUSY ? "another change of its snapshots is under way" : strerror(-r));
     r = qcow2_snapshot_table_read(q, t, err);
     if (r)
-        qcow2_unhold(q);
+        end(q, t);
     return r;
-}
-
-static void end(struct qcow2 *q, struct qcow2_snapshot_table *t)
-{
-    qcow2_snapshot_table_fini(t);
-    qcow2_unhold(q);
 }
 
 static uint64_t tables_in(const uint64_t *l1, size_t n)
@@ -186,6 +186,11 @@ static int revert(struct disk *disk, const char *name, struct err *err)
     r = qcow2_snapshot_table_find(q, &t, name, &i, err);
     if (r == 0)
         r = qcow2_snapshot_read_l1(q, &q->snapshots[i], &l1, err);
+    if (r == 0) {
+        r = qcow2_bitmap_will_change(q);
+        if (r)
+            err_set(err, r, "disk '%.200s': its bitmaps cannot be marked: %s", disk->path, strerror(-r));
+    }
     if (r == 0 && qcow2_snapshot_table_reverted(&t, i, qcow2_be64(q->header + 24)))
         r = err_set(err, -ENOMEM, "disk '%.200s': out of memory", disk->path);
     if (r == 0) {

@@ -4,7 +4,7 @@
  *   qcow2_snapshot.c        create, revert, remove, list
  *   qcow2_snapshot_table.c  the table of snapshots: entries, names, the tree
  *   qcow2_snapshot_count.c  the references of whole L1 tables
- *   qcow2_snapshot_swap.c   from the old metadata to the new, all at once
+ *   qcow2_swap.c            from the old metadata to the new, all at once; qcow2_swap_count.c: what it counts and takes
  *   qcow2_snapshot_view.c   a snapshot as a disk of its own
  *
  * A snapshot is a copy of the L1 table, and one more reference to all that it leads to. Which clusters are the disk's alone then changes in all L2
@@ -57,7 +57,7 @@ uint64_t qcow2_snapshot_table_size(const struct qcow2_snapshot_entry *entry, uin
 int qcow2_snapshot_table_list(const struct qcow2_snapshot_table *t, uint64_t size,
                               struct disk_snapshots *list) MUST_CHECK;
 
-/* ---- qcow2_snapshot_swap.c ---- */
+/* ---- qcow2_swap.c ---- */
 
 struct qcow2_swap_run {
     uint64_t first, n; /* clusters */
@@ -106,6 +106,30 @@ struct qcow2_swap {
 /* Finds room for `want` clusters, which more can be had of. Until qcow2_swap_fini(). */
 int qcow2_swap_init(struct qcow2_swap *s, struct qcow2 *q, uint64_t want, struct err *err) MUST_CHECK;
 void qcow2_swap_fini(struct qcow2_swap *s);
+/* len bytes to be filled in before the next call, and written; at most 2 MiB. */
+int qcow2_swap_stage(struct qcow2_swap *s, uint64_t offset, size_t len, uint8_t **buf) MUST_CHECK;
+int qcow2_swap_write(struct qcow2_swap *s, uint64_t offset, const void *data, size_t len) MUST_CHECK;
+/*
+ * The new state, in the file and in memory. After an error, the old one is. punch: what is gone is given back to the host where the disk does that, after
+ * the call.
+ */
+int qcow2_swap_commit(struct qcow2_swap *s, bool punch) MUST_CHECK;
+
+/* ---- qcow2_swap_count.c ---- */
+
+/* What the file's refcount table has for a block; 0: it has none. */
+static inline uint64_t qcow2_swap_entry(const struct qcow2_swap *s, uint64_t block)
+{
+    return block < s->q->refcounts.n ? s->q->refcounts.entries[block] : 0;
+}
+
+/* Where a block has the cluster's count. */
+static inline unsigned qcow2_swap_index(const struct qcow2 *q, uint64_t cluster)
+{
+    return (unsigned)(cluster & ((UINT64_C(1) << q->block_bits) - 1));
+}
+
+int qcow2_swap_find_room(struct qcow2_swap *s, uint64_t want) MUST_CHECK;
 /* One line about the image, for the err. Returns r. */
 int qcow2_swap_fail(struct qcow2_swap *s, int r, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* One reference more (+1) or less (-1) to a cluster; `data`: which must not be metadata. */
@@ -117,14 +141,6 @@ int qcow2_swap_take(struct qcow2_swap *s, uint64_t n, uint64_t *first) MUST_CHEC
 /* References to n clusters of metadata are gone. */
 int qcow2_swap_drop(struct qcow2_swap *s, uint64_t offset, uint64_t bytes) MUST_CHECK;
 int qcow2_swap_note(struct qcow2_swap *s, struct qcow2_swap_runs *runs, uint64_t first, uint64_t n) MUST_CHECK;
-/* len bytes to be filled in before the next call, and written; at most 2 MiB. */
-int qcow2_swap_stage(struct qcow2_swap *s, uint64_t offset, size_t len, uint8_t **buf) MUST_CHECK;
-int qcow2_swap_write(struct qcow2_swap *s, uint64_t offset, const void *data, size_t len) MUST_CHECK;
-/*
- * The new state, in the file and in memory. After an error, the old one is. punch: what is gone is given back to the host where the disk does that, after
- * the call.
- */
-int qcow2_swap_commit(struct qcow2_swap *s, bool punch) MUST_CHECK;
 
 /* ---- qcow2_snapshot_count.c ---- */
 

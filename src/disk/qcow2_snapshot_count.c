@@ -72,7 +72,7 @@ static inline int count_data(struct qcow2_swap *s, uint64_t cluster, int delta)
     const struct qcow2 *q = s->q;
 
     if (LIKELY(q->refcount_order == 4 && cluster >> q->block_bits == s->last)) {
-        uint8_t *at = s->blocks[s->last] + (cluster & ((UINT64_C(1) << q->block_bits) - 1)) * 2;
+        uint8_t *at = s->blocks[s->last] + (size_t)qcow2_swap_index(q, cluster) * 2;
         unsigned count = __builtin_bswap16(load_le16(at));
         if (LIKELY(delta > 0 ? count > 0 && count < UINT16_MAX : count > 1)) {
             s->lone |= delta < 0 && count == 2;
@@ -91,7 +91,7 @@ static inline int is_alone(struct qcow2_swap *s, uint64_t cluster, bool *alone)
     uint64_t count;
 
     if (LIKELY(q->refcount_order == 4 && cluster >> q->block_bits == s->last)) {
-        const uint8_t *at = s->blocks[s->last] + (cluster & ((UINT64_C(1) << q->block_bits) - 1)) * 2;
+        const uint8_t *at = s->blocks[s->last] + (size_t)qcow2_swap_index(q, cluster) * 2;
         *alone = load_le16(at) == __builtin_bswap16(1);
         return 0;
     }

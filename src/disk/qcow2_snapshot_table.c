@@ -322,13 +322,13 @@ int qcow2_snapshot_table_add(struct qcow2_snapshot_table *t, const char *name, i
                              struct qcow2_snapshot_entry **entry)
 {
     struct qcow2_snapshot_entry *items = realloc(t->items, (t->n + 2) * sizeof(*items));
-    uint64_t id = highest(t);
     char digits[24];
     size_t same;
 
     if (!items)
         return -ENOMEM;
     t->items = items;
+    uint64_t id = highest(t);
     do {
         snprintf(digits, sizeof(digits), "%llu", (ull)++id);
     } while (find_id(t, digits, &same));

@@ -13,6 +13,7 @@
 
 #include "../unit.h"
 #include "base/log.h"
+#include "disk/disk_bitmap.h"
 #include "disk/format.h"
 #include "disk/qcow2_impl.h"
 #include "qcow2_world.h"
@@ -466,6 +467,43 @@ static void test_tree(void **state)
     fake_free(fake);
 }
 
+/* A return to a snapshot changes everything, as far as bitmaps know; a snapshot that is made or removed changes nothing. */
+static void test_bitmap(void **state)
+{
+    static const struct disk_create_conf shape = {.size = 1 * MIB, .cluster_size = 4096};
+    struct album album = {0};
+    struct err err = {""};
+    struct world w;
+    struct fake *fake = new_image(&shape, 1);
+    uint64_t offset, len;
+
+    world_init(&w, fake, shape.size, 1);
+    world_open(&w);
+    world_run(&w, 40);
+    must(make(&w, &album, &err), &err);
+    must(disk_bitmap_create(w.disk, "changes", 65536, &err), &err);
+    must(make(&w, &album, &err), &err);
+    must(disk_bitmap_next(w.disk, "changes", 0, &offset, &len, &err), &err);
+    assert_int_equal(len, 0);
+    world_close(&w);
+    world_open(&w);
+    world_restore(&w, &album.saved[0]);
+    must(disk_snapshot_revert(w.disk, album.names[0], &err), &err);
+    must(disk_bitmap_next(w.disk, "changes", 0, &offset, &len, &err), &err);
+    assert_true(offset == 0 && len == shape.size);
+    world_close(&w);
+    world_open(&w);
+    must(disk_bitmap_next(w.disk, "changes", 0, &offset, &len, &err), &err);
+    assert_true(offset == 0 && len == shape.size);
+    world_check(&w, false);
+    world_close(&w);
+    if (have_qemu())
+        check_qemu(&w, &album);
+    album_fini(&album);
+    world_fini(&w);
+    fake_free(fake);
+}
+
 /* ---- images of QEMU's ---- */
 
 static const char *const foreigns[] = {"cluster_size=512",
@@ -684,10 +722,9 @@ static void test_each_step_fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random),  cmocka_unit_test(test_live),
-        cmocka_unit_test(test_sizes),   cmocka_unit_test(test_tree),
-        cmocka_unit_test(test_foreign), cmocka_unit_test(test_overflow),
-        cmocka_unit_test(test_cuts),    cmocka_unit_test(test_each_step_fails),
+        cmocka_unit_test(test_random), cmocka_unit_test(test_live),    cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_tree),   cmocka_unit_test(test_foreign), cmocka_unit_test(test_overflow),
+        cmocka_unit_test(test_bitmap), cmocka_unit_test(test_cuts),    cmocka_unit_test(test_each_step_fails),
     };
     cmocka_set_test_filter(getenv("VIREO_TEST_ONLY"));
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
