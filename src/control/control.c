@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/listen.h"
+#include "control/backup_command.h"
 #include "control/request.h"
 #include "control/snapshot.h"
 
@@ -299,6 +300,7 @@ void control_close(struct control *control)
         return;
     control->machine->hooks = (struct machine_hooks){0};
     snapshot_abandon(control->machine);
+    backup_command_abandon(control->machine);
     while (control->clients) {
         flush(control->clients);
         drop(control->clients);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/number.h"
+#include "control/backup_command.h"
 #include "control/snapshot.h"
 #include "control/stats.h"
 #include "device/virtio_balloon.h"
@@ -47,6 +48,8 @@ static int command_status(struct control_call *call, struct err *err)
                   "cpus", (int)m->vm.conf.n_vcpus, "ram", (json_int_t)m->vm.conf.ram_size);
     if (m->paused)
         json_object_set_new(call->result, "reason", json_string(m->pause_reason));
+    if (m->backup_job)
+        json_object_set_new(call->result, "backup", backup_command_status(m));
     return 0;
 }
 
@@ -182,6 +185,11 @@ static int command_link(struct control_call *call, struct err *err)
         return err_set(err, -EINVAL, "link: '%.60s': accepted is up or down", call->arguments[1]);
     virtio_net_set_link(virtio_pci_of(a->dev), up);
     return 0;
+}
+
+static int command_backup(struct control_call *call, struct err *err)
+{
+    return backup_command(call, err);
 }
 
 static int command_snapshot(struct control_call *call, struct err *err)

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "console/agent.h"
+#include "control/backup_command.h"
 #include "device/virtio_blk.h"
 
 #define MAX_DISKS 32 /* there are no more slots */
@@ -329,6 +330,8 @@ int snapshot_command(struct control_call *call, struct err *err)
         return command_create(call, &disks, name, id, err);
     if (call->machine->snapshot_job)
         return err_set(err, -EBUSY, "a snapshot is being made");
+    if (backup_command_runs(call->machine))
+        return err_set(err, -EBUSY, "a backup is being made, which needs its snapshot; backup cancel ends it");
     if (strcmp(verb, "revert") == 0)
         return command_revert(call, &disks, name, err);
     return command_delete(call, &disks, name, err);

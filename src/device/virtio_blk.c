@@ -255,6 +255,30 @@ int virtio_blk_resize(struct device *dev, uint64_t size, struct err *err)
     return call.result;
 }
 
+/* ---- the disk, for others ---- */
+
+struct with_disk {
+    struct virtio_blk *blk;
+    int (*fn)(struct disk *disk, void *opaque);
+    void *opaque;
+    int result;
+};
+
+static void do_with_disk(void *opaque)
+{
+    struct with_disk *call = opaque;
+
+    call->result = call->fn(call->blk->disk, call->opaque);
+}
+
+int virtio_blk_with_disk(struct device *dev, int (*fn)(struct disk *disk, void *opaque), void *opaque)
+{
+    struct with_disk call = {.blk = virtio_blk_of(virtio_pci_of(dev)), .fn = fn, .opaque = opaque};
+
+    iothread_call(call.blk->virtio.io, do_with_disk, &call);
+    return call.result;
+}
+
 /* ---- snapshots ---- */
 
 struct snapshot_call {

@@ -52,6 +52,9 @@ uint64_t virtio_blk_size(struct device *dev);
 /* Sets the disk's and the image's size and tells the guest. Waits for what is under way; not on the device's thread. */
 int virtio_blk_resize(struct device *dev, uint64_t size, struct err *err) MUST_CHECK;
 
+/* Runs fn on the device's thread, with the disk, and waits for it: what fn returns. Not on that thread. */
+int virtio_blk_with_disk(struct device *dev, int (*fn)(struct disk *disk, void *opaque), void *opaque) MUST_CHECK;
+
 /*
  * Snapshots inside the disk's image (disk/disk_snapshot.h). Not on the device's thread. What changes something is for disks that can: writable ones, of a
  * format that has snapshots. Requests of the guest's wait meanwhile.

@@ -186,13 +186,3 @@ int dirty_save(const struct dirty *d, uint64_t first, uint8_t *to, size_t bytes)
     }
     return count == 0 ? 0 : count == end - first ? 1 : -1;
 }
-
-void dirty_merge(struct dirty *d, const struct dirty *from)
-{
-    uint64_t at = 0, run, n;
-
-    for (dirty_next(from, at, &run, &n); n; dirty_next(from, at, &run, &n)) {
-        dirty_set(d, run, n);
-        at = run + n;
-    }
-}

@@ -32,7 +32,5 @@ uint64_t dirty_count(const struct dirty *d);
 void dirty_load(struct dirty *d, uint64_t first, const uint8_t *from, size_t bytes);
 /* Fills len bytes; what is beyond the set is 0. 0: no bit, 1: all bits that there are, -1: some. */
 int dirty_save(const struct dirty *d, uint64_t first, uint8_t *to, size_t bytes);
-/* What is set in `from`, of as many bits, is set. */
-void dirty_merge(struct dirty *d, const struct dirty *from);
 
 #endif

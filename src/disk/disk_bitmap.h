@@ -32,8 +32,6 @@ struct disk_bitmap_ops {
     int (*list)(struct disk *disk, struct disk_bitmaps *list, struct err *err);
     int (*next)(struct disk *disk, const char *name, uint64_t from, uint64_t *offset, uint64_t *len, struct err *err);
     int (*record)(struct disk *disk, uint64_t offset, uint64_t len); /* before the disk's own submit */
-    int (*record_on)(struct disk *disk, const char *name, bool on, struct err *err);
-    int (*merge)(struct disk *disk, const char *into, const char *from, struct err *err);
 };
 
 /* granularity: 0 is 64 KiB. Empty at first. -EEXIST. From the next write on, whatever is submitted sets bits. */
@@ -46,9 +44,5 @@ int disk_bitmap_list(struct disk *disk, struct disk_bitmaps *list, struct err *e
 /* The first dirty range at or behind `from`; *len is 0 where there is none. -EUCLEAN where the bitmap is inconsistent. */
 int disk_bitmap_next(struct disk *disk, const char *name, uint64_t from, uint64_t *offset, uint64_t *len,
                      struct err *err) MUST_CHECK;
-/* Writes set bits from now on, or no longer. */
-int disk_bitmap_record(struct disk *disk, const char *name, bool on, struct err *err) MUST_CHECK;
-/* What is dirty in `from` is so in `into`, which has the same granularity. */
-int disk_bitmap_merge(struct disk *disk, const char *into, const char *from, struct err *err) MUST_CHECK;
 
 #endif

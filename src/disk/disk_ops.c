@@ -121,18 +121,6 @@ int disk_bitmap_next(struct disk *disk, const char *name, uint64_t from, uint64_
     return r < 0 ? r : disk->type->bitmaps->next(disk, name, from, offset, len, err);
 }
 
-int disk_bitmap_record(struct disk *disk, const char *name, bool on, struct err *err)
-{
-    int r = bitmaps(disk, true, err);
-    return r < 0 ? r : disk->type->bitmaps->record_on(disk, name, on, err);
-}
-
-int disk_bitmap_merge(struct disk *disk, const char *into, const char *from, struct err *err)
-{
-    int r = bitmaps(disk, true, err);
-    return r < 0 ? r : disk->type->bitmaps->merge(disk, into, from, err);
-}
-
 /* ---- the image as a whole ---- */
 
 int disk_check_image(struct disk *disk, struct disk_check *check, struct err *err)

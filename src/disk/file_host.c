@@ -195,7 +195,7 @@ int file_host_open(struct file **out, const struct disk_conf *conf, struct loop 
     snprintf(file->path, sizeof(file->path), "%s", conf->path);
     r = open_file(file, conf, err);
     if (r == 0)
-        r = lock(file, conf, err);
+        r = conf->no_lock && conf->read_only ? 0 : lock(file, conf, err);
     if (r == 0) {
         r = measure(file);
         if (r < 0)

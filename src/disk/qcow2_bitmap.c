@@ -298,40 +298,6 @@ static int list_bitmaps(struct disk *disk, struct disk_bitmaps *list, struct err
     return r;
 }
 
-/* ---- for backups of a disk in use ---- */
-
-static int record_on(struct disk *disk, const char *name, bool on, struct err *err)
-{
-    struct qcow2 *q = (struct qcow2 *)disk;
-    struct qcow2_bitmap *b = find(q, name, err);
-    int r = b ? consistent(q, b, err) : -ENOENT;
-
-    if (r)
-        return r;
-    b->flags = (b->flags & ~(uint32_t)QCOW2_BITMAP_AUTO) | (on ? QCOW2_BITMAP_AUTO : 0);
-    q->bitmaps->changed = true;
-    update_recording(q);
-    return 0;
-}
-
-static int merge(struct disk *disk, const char *into, const char *from, struct err *err)
-{
-    struct qcow2 *q = (struct qcow2 *)disk;
-    struct qcow2_bitmap *a = find(q, into, err), *b = a ? find(q, from, err) : NULL;
-    int r = !b ? -ENOENT : consistent(q, a, err);
-
-    if (r == 0)
-        r = consistent(q, b, err);
-    if (r == 0 && a->granularity_bits != b->granularity_bits)
-        r = err_set(err, -EINVAL, "disk '%.200s': the bitmaps '%.60s' and '%.60s' have other granularities", disk->path,
-                    into, from);
-    if (r)
-        return r;
-    dirty_merge(&a->bits, &b->bits);
-    a->changed = q->bitmaps->changed = true;
-    return 0;
-}
-
 const struct disk_bitmap_ops qcow2_bitmap_ops = {
     .create = create,
     .remove = remove_bitmap,
@@ -339,6 +305,4 @@ const struct disk_bitmap_ops qcow2_bitmap_ops = {
     .list = list_bitmaps,
     .next = next,
     .record = record,
-    .record_on = record_on,
-    .merge = merge,
 };

@@ -1,4 +1,4 @@
-#include "image/backup.h"
+#include "image/backup_impl.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -19,17 +19,6 @@
 #define PIECE            MIB
 #define ROOM             65536 /* chunks of what has changed: 256 MiB, of 128 TiB of disk in the worst case */
 
-struct make {
-    struct backup_repo *repo;
-    const struct backup_conf *conf;
-    struct backup_result *result;
-    struct backup_point *parent; /* of repo->points; NULL: full */
-    char old_bitmap[256];        /* that tells what has changed; "": none */
-    size_t room;
-    struct dirty changed;
-    struct err *err;
-};
-
 /* ---- points as disks ---- */
 
 int backup_open_point(struct disk **disk, const struct backup_repo *repo, const struct backup_point *point,
@@ -44,7 +33,7 @@ int backup_open_point(struct disk **disk, const struct backup_repo *repo, const 
 
 /* ---- what has changed ---- */
 
-static void prefix_of(const struct backup_repo *repo, char prefix[64])
+void backup_prefix(const struct backup_repo *repo, char prefix[64])
 {
     snprintf(prefix, 64, "vireo-backup-%s-", repo->id);
 }
@@ -52,11 +41,11 @@ static void prefix_of(const struct backup_repo *repo, char prefix[64])
 /* The last point that the image has a bitmap for; *why: what is wrong with those that it has. */
 static int find_bitmap(struct make *m)
 {
-    const struct backup_conf *conf = m->conf;
+    const struct backup_conf *conf = &m->conf;
     struct disk_bitmaps list;
     char prefix[64];
 
-    prefix_of(m->repo, prefix);
+    backup_prefix(m->repo, prefix);
     if (!conf->disk->type->bitmaps) {
         snprintf(m->result->why, sizeof(m->result->why), "the format %s keeps no bitmaps", conf->disk->type->name);
         return 0;
@@ -85,12 +74,14 @@ static int find_bitmap(struct make *m)
     return 0;
 }
 
-static int read_bitmap(struct make *m)
+int backup_read_bitmap(struct make *m)
 {
-    struct disk *disk = m->conf->disk;
+    struct disk *disk = m->conf.disk;
     uint64_t offset = 0, len = 0;
-    int r;
+    int r = 0;
 
+    if (!m->parent || m->compare)
+        return 0;
     while ((r = disk_bitmap_next(disk, m->old_bitmap, offset + len, &offset, &len, m->err)) == 0 && len) {
         uint64_t first = offset >> GRANULARITY_BITS;
         dirty_set(&m->changed, first, ((offset + len + GRANULE - 1) >> GRANULARITY_BITS) - first);
@@ -113,7 +104,7 @@ static int read_piece(struct disk *disk, uint64_t offset, void *buf, size_t len,
 
 static int compare_all(struct make *m, struct disk *point, uint8_t *a, uint8_t *b)
 {
-    struct disk *disk = m->conf->disk;
+    struct disk *disk = m->from;
     int r = 0;
 
     for (uint64_t at = 0; r == 0 && at < disk->size; at += PIECE) {
@@ -127,7 +118,7 @@ static int compare_all(struct make *m, struct disk *point, uint8_t *a, uint8_t *
                 dirty_set(&m->changed, (at + i) >> GRANULARITY_BITS, 1);
         }
         if (r == 0)
-            r = image_job_report(m->conf->job, at, disk->size * 2, m->err);
+            r = image_job_report(m->conf.job, at, disk->size * 2, m->err);
     }
     return r;
 }
@@ -137,11 +128,11 @@ static int compare(struct make *m)
 {
     uint8_t *a = aligned_alloc(4096, PIECE), *b = aligned_alloc(4096, PIECE);
     struct disk *point = NULL;
-    int r = a && b ? backup_verify_chain(m->repo, m->parent, m->conf->job, m->err)
+    int r = a && b ? backup_verify_chain(m->repo, m->parent, m->conf.job, m->err)
                    : err_set(m->err, -ENOMEM, "out of memory");
 
     if (r == 0)
-        r = backup_open_point(&point, m->repo, m->parent, m->conf->disk->loop, m->err);
+        r = backup_open_point(&point, m->repo, m->parent, m->from->loop, m->err);
     if (r == 0)
         r = compare_all(m, point, a, b);
     disk_close(point);
@@ -155,19 +146,19 @@ static struct backup_point *last_of(const struct make *m)
     struct backup_point *last = NULL;
 
     for (size_t i = 0; i < m->repo->n; i++)
-        if (strcmp(m->repo->points[i].source, m->conf->source) == 0)
+        if (strcmp(m->repo->points[i].source, m->conf.source) == 0)
             last = &m->repo->points[i];
     return last;
 }
 
-/* Chooses the parent, and finds what differs from it. */
-static int find_changes(struct make *m)
+/* The parent, and how what differs from it is found. */
+static int choose(struct make *m)
 {
     char *why = m->result->why;
     size_t size = sizeof(m->result->why), n = 0;
-    int r = m->conf->kind == BACKUP_FULL ? 0 : find_bitmap(m);
+    int r = m->conf.kind == BACKUP_FULL ? 0 : find_bitmap(m);
 
-    if (r || m->conf->kind == BACKUP_FULL)
+    if (r || m->conf.kind == BACKUP_FULL)
         return r;
     bool known = m->parent;
     n = strlen(why);
@@ -176,7 +167,7 @@ static int find_changes(struct make *m)
     else
         *why = '\0';
     if (m->parent && backup_repo_depth(m->repo, m->parent) >=
-                         (m->conf->kind == BACKUP_INCREMENTAL ? DISK_CHAIN_MAX - 1 : BACKUP_DEPTH_MAX)) {
+                         (m->conf.kind == BACKUP_INCREMENTAL ? DISK_CHAIN_MAX - 1 : BACKUP_DEPTH_MAX)) {
         struct backup_point *last = m->parent;
         m->parent = NULL;
         snprintf(why, size, "the last point stands on %u others, as many as there may be",
@@ -190,14 +181,21 @@ static int find_changes(struct make *m)
             snprintf(why, size, "it is the first point");
         return 0;
     }
-    if (known)
-        return read_bitmap(m);
-    snprintf(why + n, size - n, ": all of the image was compared with the last point");
-    r = compare(m);
+    m->compare = !known;
+    if (!known)
+        snprintf(why + n, size - n, ": all of the image was compared with the last point");
+    return 0;
+}
+
+/* Finds what differs, where that is not known. */
+static int find_changes(struct make *m)
+{
+    int r = m->compare ? compare(m) : 0;
+
     if (r != -EIO)
         return r;
     m->parent = NULL; /* the last point is damaged: it is no ground to build on */
-    snprintf(why, size, "the last point is damaged: all of the image was copied");
+    snprintf(m->result->why, sizeof(m->result->why), "the last point is damaged: all of the image was copied");
     return 0;
 }
 
@@ -205,8 +203,7 @@ static int find_changes(struct make *m)
 
 static int make_file(struct make *m, const char *path)
 {
-    const struct backup_conf *conf = m->conf;
-    struct disk *to = NULL, *from = conf->disk;
+    struct disk *to = NULL, *from = m->from;
     char backing[BACKUP_ID + 16] = "";
     struct err *err = m->err;
 
@@ -214,7 +211,7 @@ static int make_file(struct make *m, const char *path)
         snprintf(backing, sizeof(backing), "%s.qcow2", m->parent->id);
     int r = disk_create(&(struct disk_create_conf){.path = path,
                                                    .format = "qcow2",
-                                                   .size = conf->disk->size,
+                                                   .size = m->from->size,
                                                    .cluster_size = GRANULE,
                                                    .compression = "zstd",
                                                    .backing = m->parent ? backing : NULL,
@@ -222,12 +219,12 @@ static int make_file(struct make *m, const char *path)
                         err);
     if (r == 0)
         r = disk_open(&to, &(struct disk_conf){.path = path, .format = "qcow2", .discard = true, .no_backing = true},
-                      conf->disk->loop, err);
+                      m->from->loop, err);
     if (r)
         return r;
     if (m->parent) {
         disk_backing_expect(to, m->parent->size);
-        r = delta_open(&from, conf->disk, &m->changed, GRANULARITY_BITS);
+        r = delta_open(&from, m->from, &m->changed, GRANULARITY_BITS);
         if (r)
             err_set(err, r, "out of memory");
     }
@@ -237,9 +234,9 @@ static int make_file(struct make *m, const char *path)
                                                  .to_is_zero = !m->parent,
                                                  .skip_holes = m->parent,
                                                  .compress = true,
-                                                 .job = conf->job},
+                                                 .job = m->conf.job},
                        err);
-    if (from != conf->disk)
+    if (from != m->from)
         disk_close(from);
     disk_close(to);
     return r;
@@ -256,18 +253,18 @@ static int finish_file(struct backup_point *p, const char *path, const struct im
     return digest_file(path, p->sha256, job, &done, p->file_size, err);
 }
 
-/* From now on what is written is known; failing that the next backup compares, which is no harm. */
-static void move_bitmap(struct make *m)
+void backup_move_bitmap(struct make *m)
 {
-    struct disk *disk = m->conf->disk;
+    struct disk *disk = m->conf.disk;
     struct disk_bitmaps list;
     char prefix[64];
     struct err err;
 
-    prefix_of(m->repo, prefix);
+    backup_prefix(m->repo, prefix);
     if (!*m->result->point.bitmap)
         return;
-    if (disk_bitmap_create(disk, m->result->point.bitmap, GRANULE, &err)) {
+    int r = disk_bitmap_create(disk, m->result->point.bitmap, GRANULE, &err);
+    if (r && r != -EEXIST) { /* a disk in use has it already */
         snprintf(m->result->bitmap, sizeof(m->result->bitmap), "%.255s", err.msg);
         return;
     }
@@ -291,7 +288,7 @@ static bool has_name(const struct backup_repo *repo, const char *name)
 
 static int fill_point(struct make *m)
 {
-    const struct backup_conf *conf = m->conf;
+    const struct backup_conf *conf = &m->conf;
     struct backup_point *p = &m->result->point;
     char prefix[64];
 
@@ -302,13 +299,13 @@ static int fill_point(struct make *m)
     backup_repo_new_id(m->repo, conf->time, p->id);
     snprintf(p->name, sizeof(p->name), "%s", conf->name ? conf->name : "");
     snprintf(p->source, sizeof(p->source), "%s", conf->source);
-    prefix_of(m->repo, prefix);
+    backup_prefix(m->repo, prefix);
     if (conf->disk->type->bitmaps && !conf->disk->read_only)
         snprintf(p->bitmap, sizeof(p->bitmap), "%s%s", prefix, p->id);
     return 0;
 }
 
-static int write_point(struct make *m)
+static int write_file(struct make *m)
 {
     struct backup_point *p = &m->result->point;
     struct image_target *target = NULL;
@@ -321,15 +318,44 @@ static int write_point(struct make *m)
     if (r == 0)
         r = make_file(m, image_target_path(target));
     if (r == 0)
-        r = finish_file(p, image_target_path(target), m->conf->job, m->err);
+        r = finish_file(p, image_target_path(target), m->conf.job, m->err);
     if (r == 0)
         r = image_target_commit(target, m->err);
     image_target_close(target);
-    if (r == 0 && backup_repo_add(m->repo, p))
-        r = err_set(m->err, -ENOMEM, "out of memory");
-    if (r)
-        return r;
-    r = backup_repo_save(m->repo, m->err);
+    return r;
+}
+
+/* ---- the steps ---- */
+
+int backup_begin(struct make *m)
+{
+    m->room = ROOM;
+    *m->result = (struct backup_result){0};
+    if (dirty_init(&m->changed, (m->conf.disk->size + GRANULE - 1) >> GRANULARITY_BITS, &m->room))
+        return err_set(m->err, -ENOMEM, "out of memory");
+    int r = fill_point(m);
+    return r ? r : choose(m);
+}
+
+void backup_end(struct make *m)
+{
+    dirty_fini(&m->changed);
+}
+
+int backup_copy(struct make *m)
+{
+    int r = find_changes(m);
+    uint64_t changed = dirty_count(&m->changed) << GRANULARITY_BITS;
+
+    m->result->changed = m->parent && changed < m->from->size ? changed : m->from->size;
+    return r ? r : write_file(m);
+}
+
+int backup_commit(struct make *m)
+{
+    if (backup_repo_add(m->repo, &m->result->point))
+        return err_set(m->err, -ENOMEM, "out of memory");
+    int r = backup_repo_save(m->repo, m->err);
     if (r)
         m->repo->n--;
     return r;
@@ -337,21 +363,17 @@ static int write_point(struct make *m)
 
 int backup_make(struct backup_repo *repo, const struct backup_conf *conf, struct backup_result *result, struct err *err)
 {
-    struct make m = {.repo = repo, .conf = conf, .result = result, .room = ROOM, .err = err};
+    struct make m = {.repo = repo, .conf = *conf, .result = result, .from = conf->disk, .err = err};
+    int r = backup_begin(&m);
 
-    *result = (struct backup_result){0};
-    if (dirty_init(&m.changed, (conf->disk->size + GRANULE - 1) >> GRANULARITY_BITS, &m.room))
-        return err_set(err, -ENOMEM, "out of memory");
-    int r = fill_point(&m);
     if (r == 0)
-        r = find_changes(&m);
-    if (r == 0) {
-        uint64_t changed = dirty_count(&m.changed) << GRANULARITY_BITS;
-        result->changed = m.parent && changed < conf->disk->size ? changed : conf->disk->size;
-        r = write_point(&m);
-    }
+        r = backup_read_bitmap(&m);
     if (r == 0)
-        move_bitmap(&m);
-    dirty_fini(&m.changed);
+        r = backup_copy(&m);
+    if (r == 0)
+        r = backup_commit(&m);
+    if (r == 0)
+        backup_move_bitmap(&m);
+    backup_end(&m);
     return r;
 }

@@ -62,6 +62,7 @@ struct machine {
     _Atomic uint32_t ejected;          /* slots to be closed, a bit each */
     struct agent *agent;               /* console/agent.h: the port's, which closes it; or NULL */
     struct snapshot_job *snapshot_job; /* control/snapshot.c: under way, or NULL */
+    struct backup_job *backup_job;     /* control/backup_command.c: the same */
     struct machine_hooks hooks;        /* set before vm_run(), or nobody */
     bool paused;
     char pause_reason[MACHINE_REASON_SIZE];
