@@ -21,7 +21,7 @@ struct engine_vcpu {
 static guest_fn guests[VM_MAX_VCPUS]; /* what the next vCPUs opened will run */
 static _Atomic int boots, lapic_inits, nmis;
 
-static int fake_probe(struct err *err)
+static int fake_probe(uint64_t *rate, struct err *err)
 {
     return 0;
 }
