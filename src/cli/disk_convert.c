@@ -97,6 +97,7 @@ static int make(struct convert *c, struct err *err)
 {
     const struct disk_convert_options *o = c->options;
     const struct disk_create_conf conf = {.path = image_target_path(c->target),
+                                          .name = c->to_path,
                                           .format = c->to_format,
                                           .size = c->from->size,
                                           .preallocation = o->preallocate,

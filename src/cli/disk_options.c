@@ -25,6 +25,20 @@ static const struct option_spec bench_specs[] = {
 TABLE(bench);
 #undef OF
 
+#define OF disk_create_options
+static const struct option_spec create_specs[] = {
+#include "cli/disk_create_options.def"
+};
+TABLE(create);
+#undef OF
+
+#define OF disk_resize_options
+static const struct option_spec resize_specs[] = {
+#include "cli/disk_resize_options.def"
+};
+TABLE(resize);
+#undef OF
+
 #define OF disk_convert_options
 static const struct option_spec convert_specs[] = {
 #include "cli/disk_convert_options.def"

@@ -18,6 +18,14 @@ struct disk_bench_options {
 #include "cli/disk_bench_options.def"
 };
 
+struct disk_create_options {
+#include "cli/disk_create_options.def"
+};
+
+struct disk_resize_options {
+#include "cli/disk_resize_options.def"
+};
+
 struct disk_convert_options {
 #include "cli/disk_convert_options.def"
 };

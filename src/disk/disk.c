@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -94,6 +95,38 @@ int disk_open(struct disk **disk, const struct disk_conf *conf, struct loop *loo
     return format->open(disk, conf, loop, err);
 }
 
+/* Writes zeroes over what nobody has written yet; what there is stays as it is. */
+static int write_full(int fd, uint64_t size)
+{
+    uint8_t *zeroes = calloc(1, MIB);
+    uint64_t at = 0;
+    int r = zeroes ? 0 : -ENOMEM;
+
+    while (r == 0 && at < size) {
+        off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+        uint64_t end = data < 0 || (uint64_t)data > size ? size : (uint64_t)data;
+        while (r == 0 && at < end) {
+            ssize_t n = pwrite(fd, zeroes, end - at < MIB ? end - at : MIB, (off_t)at);
+            if (n > 0)
+                at += (uint64_t)n;
+            else if (n == 0 || errno != EINTR)
+                r = n < 0 ? -errno : -EIO;
+        }
+        off_t hole = r == 0 && at < size ? lseek(fd, (off_t)at, SEEK_HOLE) : (off_t)at;
+        r = hole < 0 ? -errno : r;
+        at = r == 0 ? (uint64_t)hole : at;
+    }
+    free(zeroes);
+    return r;
+}
+
+int format_preallocate(int fd, int preallocation, uint64_t size)
+{
+    if (preallocation == DISK_PREALLOCATE_FALLOC)
+        return fallocate(fd, 0, 0, (off_t)size) < 0 ? -errno : 0;
+    return preallocation == DISK_PREALLOCATE_FULL ? write_full(fd, size) : 0;
+}
+
 int format_new_file(const char *path)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -120,8 +153,8 @@ int disk_create(const struct disk_create_conf *conf, struct err *err)
         return err_set(err, -ENOTSUP, "disk '%.200s': what a server has is made there; accepted are files of the host",
                        conf->path);
     if (!conf->size || conf->size % DISK_BLOCK_SIZE || conf->size > INT64_MAX)
-        return err_set(err, -EINVAL, "disk '%.200s': size %" PRIu64 ": accepted are multiples of %d", conf->path,
-                       conf->size, DISK_BLOCK_SIZE);
+        return err_set(err, -EINVAL, "disk '%.200s': size %" PRIu64 ": accepted are multiples of %d",
+                       conf->name ? conf->name : conf->path, conf->size, DISK_BLOCK_SIZE);
     return format->create(conf, err);
 }
 

@@ -109,9 +109,27 @@ int disk_chain_open_writable(struct disk **backing, const char *name, const char
     return open_below(backing, name, format, conf, false, loop, err);
 }
 
+/* The directory of the image at `path`, which need not be there yet, with the slash at its end. */
+static int directory_of(const char *path, char out[PATH_MAX], struct err *err)
+{
+    char above[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+
+    if (realpath(path, out)) {
+        strrchr(out, '/')[1] = '\0';
+        return 0;
+    }
+    snprintf(above, sizeof(above), "%.*s", slash ? (int)(slash - path + 1) : 1, slash ? path : ".");
+    if (errno != ENOENT || !realpath(above, out) || strlen(out) + 1 >= PATH_MAX)
+        return err_set(err, -errno, "disk '%.200s': %s", path, strerror(errno));
+    if (out[1])
+        strcat(out, "/");
+    return 0;
+}
+
 int disk_chain_name(const char *path, const char *given, char *out, struct err *err)
 {
-    char image[PATH_MAX], real[PATH_MAX];
+    char directory[PATH_MAX], real[PATH_MAX];
 
     if (file_protocol_is(given) || *given == '/' || file_protocol_is(path)) {
         if ((size_t)snprintf(out, 4096, "%s", given) >= 4096)
@@ -120,10 +138,11 @@ int disk_chain_name(const char *path, const char *given, char *out, struct err *
     }
     if (!realpath(given, real))
         return err_set(err, -errno, "backing file '%.200s': %s", given, strerror(errno));
-    if (!realpath(path, image))
-        return err_set(err, -errno, "disk '%.200s': %s", path, strerror(errno));
-    size_t n = (size_t)(strrchr(image, '/') - image) + 1; /* what lies beside the image stays beside it */
-    snprintf(out, 4096, "%s", strncmp(real, image, n) == 0 ? real + n : real);
+    int r = directory_of(path, directory, err);
+    if (r < 0)
+        return r;
+    size_t n = strlen(directory); /* what lies beside the image stays beside it */
+    snprintf(out, 4096, "%s", strncmp(real, directory, n) == 0 ? real + n : real);
     return 0;
 }
 

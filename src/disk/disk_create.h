@@ -16,6 +16,7 @@ enum disk_preallocation {
 /* What 0 and NULL stand for is the format's default. -EINVAL and a line where a format has no such thing. */
 struct disk_create_conf {
     const char *path;   /* of a new file, or of an empty one: -EEXIST otherwise */
+    const char *name;   /* what messages call it; NULL: path */
     const char *format; /* as in disk_conf */
     uint64_t size;      /* bytes, whole blocks */
     int preallocation;  /* enum disk_preallocation */

@@ -1,5 +1,6 @@
 /* What not every format has: snapshots, bitmaps, a check, something to tell. Says so where it is missing. */
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "disk/disk_bitmap.h"
 #include "disk/disk_check.h"
@@ -134,7 +135,14 @@ int disk_check_image(struct disk *disk, struct disk_check *check, struct err *er
 
 void disk_info_get(const struct disk *disk, struct disk_info *info)
 {
+    struct stat st;
+
     *info = (struct disk_info){.size = disk->size};
+    /* A server's files are not in a directory of ours. */
+    if (!strstr(disk->path, "://") && stat(disk->path, &st) == 0 && S_ISREG(st.st_mode)) {
+        info->file_size = (uint64_t)st.st_size;
+        info->allocated = (uint64_t)st.st_blocks * 512;
+    }
     if (disk->type->info)
         disk->type->info(disk, info);
 }

@@ -10,6 +10,8 @@
 
 /* A new file at `path`, or the empty one that is there: a descriptor, or -EEXIST and the like. */
 int format_new_file(const char *path) MUST_CHECK;
+/* The room of a new file of `size` bytes, as enum disk_preallocation says: promised by the file system, or written. Its zeroes stay zeroes. */
+int format_preallocate(int fd, int preallocation, uint64_t size) MUST_CHECK;
 
 #define FORMAT(name, endings, help)                                                                                   \
     int name##_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop, struct err *err) MUST_CHECK; \

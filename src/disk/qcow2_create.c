@@ -1,4 +1,7 @@
-/* An empty image: header, refcount table, refcount blocks, L1, in this order, and no more. */
+/*
+ * An empty image: header, refcount table, refcount blocks, L1, in this order, and no more. A preallocated one goes on with an L2 table for each L1 entry and
+ * the guest's clusters, one behind the other.
+ */
 #include "disk/qcow2.h"
 
 #include <errno.h>
@@ -17,6 +20,7 @@ typedef unsigned long long ull;
 struct shape {
     struct qcow2 q; /* of which sizes are used, not files */
     uint64_t l1_entries, l1_clusters, table_clusters, n_blocks, end;
+    uint64_t first_l2, l2_clusters, data_clusters; /* of a preallocated image; 0 of others */
 };
 
 static int check(const struct disk_create_conf *conf, const char *path, struct err *err)
@@ -46,6 +50,12 @@ static int check(const struct disk_create_conf *conf, const char *path, struct e
         return err_set(err, -EINVAL,
                        "disk '%.200s': compression '%.60s' in version %u; accepted are zlib and, in version 3, zstd",
                        path, conf->compression, conf->version);
+    if (conf->lazy_refcounts && conf->version == 2)
+        return err_set(err, -EINVAL, "disk '%.200s': lazy refcounts in version 2; accepted is version 3", path);
+    if (conf->preallocation && conf->backing)
+        return err_set(
+            err, -EINVAL,
+            "disk '%.200s': preallocated with a backing file, which would be hidden; accepted is one of both", path);
     size_t room = conf->cluster_size - BACKING_AT - (conf->backing ? strlen(conf->backing_format) : 0);
     if (conf->backing && (!*conf->backing_format || strlen(conf->backing_format) > 15))
         return err_set(err, -EINVAL, "disk '%.200s': backing file '%.200s': format '%.60s'; accepted are raw and qcow2",
@@ -73,9 +83,20 @@ static int lay_out(struct shape *s, const struct disk_create_conf *conf, const c
         return err_set(err, -EFBIG, "disk '%.200s': size %llu; with clusters of %u bytes, %llu are accepted at most",
                        path, (ull)conf->size, conf->cluster_size, (ull)((QCOW2_MAX_L1_BYTES / 8) << q->l2_bits));
     s->l1_clusters = (s->l1_entries * 8 + q->cluster_size - 1) >> q->cluster_bits;
+    if (conf->preallocation) {
+        s->l2_clusters = s->l1_entries;
+        s->data_clusters = (conf->size + q->cluster_size - 1) >> q->cluster_bits;
+    }
     s->table_clusters = s->n_blocks = 1;
     for (;;) {
-        s->end = 1 + s->table_clusters + s->n_blocks + s->l1_clusters;
+        s->first_l2 = 1 + s->table_clusters + s->n_blocks + s->l1_clusters;
+        s->end = s->first_l2 + s->l2_clusters + s->data_clusters;
+        if (s->table_clusters << q->cluster_bits > QCOW2_MAX_TABLE)
+            return err_set(
+                err, -EFBIG,
+                "disk '%.200s': size %llu: too large to be preallocated with clusters of %u bytes; accepted are "
+                "larger ones",
+                path, (ull)conf->size, conf->cluster_size);
         uint64_t blocks = ((s->end - 1) >> q->block_bits) + 1;
         uint64_t clusters = (blocks * 8 + q->cluster_size - 1) >> q->cluster_bits;
         if (blocks <= s->n_blocks && clusters <= s->table_clusters)
@@ -113,6 +134,7 @@ static void fill_header(const struct shape *s, const struct disk_create_conf *co
     qcow2_put_be32(h + 56, (uint32_t)s->table_clusters);
     if (q->version >= 3) {
         qcow2_put_be64(h + 72, q->incompatible);
+        qcow2_put_be64(h + 80, conf->lazy_refcounts ? QCOW2_LAZY_REFCOUNTS : 0);
         qcow2_put_be32(h + 96, q->refcount_order);
         qcow2_put_be32(h + 100, q->compression ? HEADER_LENGTH : 104);
         h[104] = (uint8_t)q->compression;
@@ -136,6 +158,30 @@ static int write_at(int fd, const uint8_t *buf, size_t len, uint64_t offset)
     return 0;
 }
 
+/* Both tables of a preallocated image: all that the guest can write has its place. */
+static int write_l2(int fd, const struct shape *s, uint8_t *cluster)
+{
+    const struct qcow2 *q = &s->q;
+    uint64_t data = s->first_l2 + s->l2_clusters, left = s->data_clusters;
+    uint8_t *l1 = calloc(s->l1_clusters, q->cluster_size);
+    int r = l1 ? 0 : -ENOMEM;
+
+    for (uint64_t t = 0; r == 0 && t < s->l2_clusters; t++) {
+        memset(cluster, 0, q->cluster_size);
+        for (size_t i = 0; i < q->l2_entries && left; i++, data++, left--) {
+            qcow2_put_be64(cluster + i * q->entry_size, data << q->cluster_bits | QCOW2_COPIED);
+            if (q->n_subs > 1)
+                qcow2_put_be64(cluster + i * q->entry_size + 8, UINT32_MAX); /* all subclusters are there */
+        }
+        qcow2_put_be64(l1 + t * 8, (s->first_l2 + t) << q->cluster_bits | QCOW2_COPIED);
+        r = write_at(fd, cluster, q->cluster_size, (s->first_l2 + t) << q->cluster_bits);
+    }
+    if (r == 0)
+        r = write_at(fd, l1, s->l1_clusters << q->cluster_bits, (s->first_l2 - s->l1_clusters) << q->cluster_bits);
+    free(l1);
+    return r;
+}
+
 /* What is zero is left out: a new file has zeroes. */
 static int write_image(int fd, const struct shape *s, const struct disk_create_conf *conf)
 {
@@ -155,6 +201,10 @@ static int write_image(int fd, const struct shape *s, const struct disk_create_c
     }
     if (r == 0)
         r = write_at(fd, table, s->table_clusters << q->cluster_bits, q->cluster_size);
+    if (r == 0 && s->l2_clusters)
+        r = write_l2(fd, s, cluster);
+    if (r == 0)
+        r = format_preallocate(fd, conf->preallocation, s->end << q->cluster_bits);
     if (r == 0) {
         memset(cluster, 0, q->cluster_size);
         fill_header(s, conf, cluster);
@@ -169,7 +219,7 @@ static int write_image(int fd, const struct shape *s, const struct disk_create_c
 
 int qcow2_create(const struct disk_create_conf *given, struct err *err)
 {
-    const char *path = given->path;
+    const char *path = given->name ? given->name : given->path;
     struct disk_create_conf conf = *given;
     struct shape *s = calloc(1, sizeof(*s));
 
@@ -183,14 +233,14 @@ int qcow2_create(const struct disk_create_conf *given, struct err *err)
     if (r == 0)
         r = lay_out(s, &conf, path, err);
     if (r == 0) {
-        int fd = format_new_file(path);
+        int fd = format_new_file(given->path);
         r = fd < 0 ? fd : write_image(fd, s, &conf);
         if (r)
             err_set(err, r, "disk '%.200s': cannot be made: %s", path, strerror(-r));
         if (fd >= 0 && close(fd) < 0 && r == 0)
             r = err_set(err, -errno, "disk '%.200s': cannot be made: %s", path, strerror(errno));
         if (fd >= 0 && r)
-            unlink(path);
+            unlink(given->path);
     }
     free(s);
     return r;

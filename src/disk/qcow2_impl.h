@@ -59,6 +59,9 @@
 
 #define QCOW2_AUTOCLEAR_BITMAPS UINT64_C(1) /* of autoclear_features: the extension tells the truth */
 
+#define QCOW2_LAZY_REFCOUNTS \
+    1 /* compatible_features: the image may be marked dirty in place of careful; we never need it */
+
 enum { /* incompatible_features */
        QCOW2_DIRTY = 1 << 0,
        QCOW2_CORRUPT = 1 << 1,

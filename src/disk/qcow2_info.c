@@ -4,8 +4,6 @@
 #include "disk/disk_info.h"
 #include "disk/qcow2_impl.h"
 
-#define LAZY_REFCOUNTS 1 /* compatible_features, at offset 80 */
-
 void qcow2_info(const struct disk *disk, struct disk_info *info)
 {
     const struct qcow2 *q = (const struct qcow2 *)disk;
@@ -16,7 +14,7 @@ void qcow2_info(const struct disk *disk, struct disk_info *info)
     info->refcount_bits = 1u << q->refcount_order;
     snprintf(info->compression, sizeof(info->compression), "%s", q->compression ? "zstd" : "zlib");
     info->extended_l2 = q->incompatible & QCOW2_EXTENDED_L2;
-    info->lazy_refcounts = q->version >= 3 && qcow2_be64(q->header + 80) & LAZY_REFCOUNTS;
+    info->lazy_refcounts = q->version >= 3 && qcow2_be64(q->header + 80) & QCOW2_LAZY_REFCOUNTS;
     info->dirty = q->incompatible & QCOW2_DIRTY;
     info->corrupt = q->incompatible & QCOW2_CORRUPT;
     if (q->backing_name)

@@ -90,15 +90,42 @@ free_raw:
     return r;
 }
 
+/* What only qcow2 has. */
+static const char *foreign_wish(const struct disk_create_conf *conf)
+{
+    return conf->version          ? "version"
+           : conf->cluster_size   ? "cluster-size"
+           : conf->refcount_bits  ? "refcount-bits"
+           : conf->compression    ? "compression"
+           : conf->extended_l2    ? "extended-l2"
+           : conf->lazy_refcounts ? "lazy-refcounts"
+           : conf->backing        ? "backing"
+                                  : NULL;
+}
+
 int raw_create(const struct disk_create_conf *conf, struct err *err)
 {
+    const char *name = conf->name ? conf->name : conf->path;
+    const char *wish = foreign_wish(conf);
+    if (wish)
+        return err_set(err, -EINVAL, "disk '%.200s': %s, which raw has not; accepted is format qcow2", name,
+                       wish);
+    if (conf->preallocation == DISK_PREALLOCATE_METADATA)
+        return err_set(
+            err, -EINVAL,
+            "disk '%.200s': preallocation of metadata, of which raw has none; accepted are off, falloc and full",
+            name);
     int fd = format_new_file(conf->path), r;
 
     if (fd < 0)
-        return err_set(err, fd, "disk '%.200s': cannot be made: %s", conf->path, strerror(-fd));
+        return err_set(err, fd, "disk '%.200s': cannot be made: %s", name, strerror(-fd));
     r = ftruncate(fd, (off_t)conf->size) < 0 ? -errno : 0;
+    if (r == 0)
+        r = format_preallocate(fd, conf->preallocation, conf->size);
+    if (r == 0 && fsync(fd) < 0)
+        r = -errno;
     if (r)
-        err_set(err, r, "disk '%.200s': cannot be made: %s", conf->path, strerror(-r));
+        err_set(err, r, "disk '%.200s': cannot be made: %s", name, strerror(-r));
     close(fd);
     if (r)
         unlink(conf->path);

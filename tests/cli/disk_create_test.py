@@ -1,0 +1,154 @@
+"""`vireo disk create`, `info` and `resize`, with qemu-img to judge."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "guest"))
+import harness  # pylint: disable=wrong-import-position
+
+MIB = 1 << 20
+
+
+class Disk(harness.Case):
+    """What the tests share."""
+
+    def disk(self, *args, status=0):
+        """What the command prints."""
+        result = self.run_vireo("disk", *args)
+        self.assertEqual(result.returncode, status, result.stderr.decode())
+        return result.stdout.decode()
+
+    def told(self, *args):
+        """The same, as JSON."""
+        return json.loads(self.disk(*args, "--json"))
+
+    def qemu(self, *args):
+        """What qemu-img prints; it has to be content."""
+        result = subprocess.run(["qemu-img", *map(str, args)], capture_output=True, check=False)
+        self.assertEqual(result.returncode, 0, (result.stdout + result.stderr).decode())
+        return result.stdout.decode()
+
+
+class Create(Disk):
+    """New images."""
+
+    def test_qcow2(self):
+        """Each preallocation of each shape is an image without a fault that reads as zeroes, and takes the room that it should."""
+        path = self.dir / "image.qcow2"
+        zero = self.dir / "zero.raw"
+        with open(zero, "wb") as f:
+            f.truncate(5 * MIB)
+        shapes = [[], ["--cluster-size", "512"], ["--cluster-size", "2M"], ["--version", "2"], ["--extended-l2"],
+                  ["--refcount-bits", "1"], ["--refcount-bits", "64"], ["--compression", "zstd"], ["--lazy-refcounts"]]
+        for shape in shapes:
+            for preallocation in ("off", "metadata", "falloc", "full"):
+                with self.subTest(shape=shape, preallocation=preallocation):
+                    self.disk("create", path, "5M", "--preallocate", preallocation, "--replace", *shape)
+                    self.qemu("check", path)
+                    self.qemu("compare", "-f", "qcow2", "-F", "raw", path, zero)
+                    thick = preallocation in ("falloc", "full")
+                    if thick or "2M" not in shape: # four tables of 2 MiB are room too
+                        self.assertEqual(os.stat(path).st_blocks * 512 >= 5 * MIB, thick)
+                    # It is written to in place, and stays sound.
+                    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 1M", str(path)], check=True,
+                                   stdout=subprocess.DEVNULL)
+                    self.disk("bench", path, "--write", "--pattern", "random", "--count", "50")
+                    self.qemu("check", path)
+
+    def test_preallocated_extents(self):
+        """All of a preallocated image has its place."""
+        path = self.dir / "image.qcow2"
+        self.disk("create", path, "5M", "--preallocate", "metadata")
+        extents = json.loads(self.qemu("map", "--output=json", path))
+        self.assertTrue(all("offset" in e for e in extents), extents)
+        self.assertEqual([e["kind"] for e in json.loads(self.disk("map", path, "--json"))], ["data"])
+
+    def test_raw(self):
+        """Thin and thick."""
+        for preallocation, blocks in (("off", 0), ("falloc", MIB), ("full", MIB)):
+            path = self.dir / f"{preallocation}.raw"
+            self.disk("create", path, "1M", "--preallocate", preallocation)
+            self.assertEqual(path.stat().st_size, MIB)
+            self.assertGreaterEqual(path.stat().st_blocks * 512, blocks)
+        self.assertEqual((self.dir / "off.raw").stat().st_blocks, 0)
+
+    def test_over(self):
+        """An image over a backing file is as large, and reads as it; a name that was relative is so to the image."""
+        base = self.dir / "base.raw"
+        base.write_bytes(os.urandom(MIB))
+        top = self.dir / "top.qcow2"
+        subprocess.run([harness.VIREO, "disk", "create", "top.qcow2", "--over", "base.raw"], cwd=self.dir, check=True)
+        self.assertEqual(json.loads(self.qemu("info", "--output=json", top))["backing-filename"], "base.raw")
+        self.qemu("compare", "-f", "qcow2", "-F", "raw", top, base)
+        told = self.told("info", top)
+        self.assertEqual((told["backing"], told["backing_format"], told["size"]), ("base.raw", "raw", MIB))
+
+    def test_refused(self):
+        """One line each, and nothing is left behind."""
+        here = self.dir / "here.qcow2"
+        self.disk("create", here, "1M")
+        before = here.read_bytes()
+        for args, *words in (
+                ((here, "1M"), "here.qcow2", "--replace"),
+                ((self.dir / "a.qcow2",), "size", "missing"),
+                ((self.dir / "a.qcow2", "x"), "'x'", "10G"),
+                ((self.dir / "a.qcow2", "0"), "'0'"),
+                ((self.dir / "a.qcow2", "1000"), "1000", "multiples of 512"),
+                ((self.dir / "a.vmdk", "1M"), "raw", "qcow2"),
+                ((self.dir / "a.raw", "1M", "--cluster-size", "64K"), "a.raw", "cluster-size"),
+                ((self.dir / "a.raw", "1M", "--preallocate", "metadata"), "a.raw", "falloc"),
+                ((self.dir / "a.qcow2", "1M", "--preallocate", "some"), "off|metadata|falloc|full"),
+                ((self.dir / "a.qcow2", "1M", "--cluster-size", "3K"), "3072", "powers of two"),
+                ((self.dir / "a.qcow2", "1M", "--version", "4"), "4", "2 and 3"),
+                ((self.dir / "a.qcow2", "1M", "--version", "2", "--lazy-refcounts"), "version 3"),
+                ((self.dir / "a.qcow2", "1M", "--over", self.dir / "none.raw"), "none.raw"),
+                ((self.dir / "no" / "a.qcow2", "1M"), "a.qcow2")):
+            with self.subTest(args):
+                self.one_line(self.run_vireo("disk", "create", *args), 2, *words)
+        self.assertEqual([p.name for p in self.dir.iterdir()], ["here.qcow2"])
+        self.assertEqual(here.read_bytes(), before)
+
+
+class Thin(Disk):
+    """What is promised and not there."""
+
+    def test_promises(self):
+        """More than the file system has is warned of, with by how much; less is not."""
+        result = self.run_vireo("disk", "create", self.dir / "small.qcow2", "1M")
+        self.assertEqual(result.stderr, b"")
+        result = self.run_vireo("disk", "create", self.dir / "large.qcow2", "500T")
+        self.assertEqual(result.returncode, 0)
+        self.assertRegex(result.stderr.decode(), r"(?s)^vireo: warning: .*large.qcow2.*promise 500\.0 TiB.* are missing\n$")
+        told = self.told("info", self.dir / "small.qcow2")["thin"]
+        self.assertEqual(told["images"], 2)
+        self.assertGreater(told["promised"], told["available"])
+        self.assertIn(b"are missing", self.run_vireo("disk", "info", self.dir / "small.qcow2").stderr)
+
+
+class Resize(Disk):
+    """Other sizes."""
+
+    def test_sizes(self):
+        """Larger, by a difference, and smaller where that is asked for."""
+        for name in ("image.qcow2", "image.raw"):
+            path = self.dir / name
+            self.disk("create", path, "1M")
+            self.assertEqual(self.told("resize", path, "3M")["size"], 3 * MIB)
+            self.assertEqual(self.told("resize", path, "+1M")["size"], 4 * MIB)
+            result = self.run_vireo("disk", "resize", path, "2M")
+            self.one_line(result, 2, "--shrink", str(4 * MIB))
+            self.assertEqual(self.told("info", path)["size"], 4 * MIB)
+            self.assertEqual(self.told("resize", path, "-2M", "--shrink"),
+                             {"path": str(path), "before": 4 * MIB, "size": 2 * MIB})
+            if name.endswith("qcow2"):
+                self.qemu("check", path)
+            self.one_line(self.run_vireo("disk", "resize", path, "nonsense"), 2, "nonsense")
+            self.one_line(self.run_vireo("disk", "resize", path, "-2M", "--shrink"), 2, "-2M")
+            self.one_line(self.run_vireo("disk", "resize", path, "3000000"), 2, "multiples")
+
+
+if __name__ == "__main__":
+    harness.main()
