@@ -11,7 +11,7 @@
 #include "cli/disk_options.h"
 #include "disk/disk_chain.h"
 #include "image/target.h"
-#include "image/thin.h"
+#include "disk/disk_thin.h"
 
 struct create {
     const struct disk_create_options *options;
@@ -123,7 +123,7 @@ int command_disk_create(int argc, char **argv)
     if (r == 0)
         r = make(&c, &err);
     if (r == 0)
-        image_thin_warn(c.path);
+        disk_thin_warn(c.path);
     if (r == 0 && options.json &&
         disk_command_print(
             json_pack("{s:s, s:s, s:I}", "path", c.path, "format", c.conf.format, "size", (json_int_t)c.conf.size)) < 0)

@@ -10,7 +10,7 @@
 #include "cli/disk_options.h"
 #include "disk/disk_bitmap.h"
 #include "disk/disk_snapshot.h"
-#include "image/thin.h"
+#include "disk/disk_thin.h"
 
 typedef unsigned long long ull;
 
@@ -19,7 +19,7 @@ struct report {
     struct disk_info info;
     struct disk_snapshots snapshots;
     struct disk_bitmaps bitmaps;
-    struct image_promises promises; /* of its directory; none where it is no file */
+    struct disk_promises promises; /* of its directory; none where it is no file */
 };
 
 static int gather(struct report *r, struct disk *disk, struct err *err)
@@ -32,8 +32,8 @@ static int gather(struct report *r, struct disk *disk, struct err *err)
         e = disk_snapshot_list(disk, &r->snapshots, err);
     if (e == 0 && r->info.n_bitmaps)
         e = disk_bitmap_list(disk, &r->bitmaps, err);
-    if (image_thin_promises(disk->path, &r->promises) < 0)
-        r->promises = (struct image_promises){0};
+    if (disk_thin_promises(disk->path, &r->promises) < 0)
+        r->promises = (struct disk_promises){0};
     return e;
 }
 
@@ -126,7 +126,7 @@ int command_disk_info(int argc, char **argv)
     else if (r == 0 && disk_command_print(as_json(&report)) < 0)
         r = err_set(&err, -ENOMEM, "out of memory");
     if (r == 0)
-        image_thin_warn(conf.path);
+        disk_thin_warn(conf.path);
     free(report.snapshots.items);
     free(report.bitmaps.items);
     disk_close(disk);

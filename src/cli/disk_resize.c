@@ -6,7 +6,7 @@
 #include "base/number.h"
 #include "cli/disk.h"
 #include "cli/disk_options.h"
-#include "image/thin.h"
+#include "disk/disk_thin.h"
 
 /* "10G", "+1G" or "-512M", in view of the size it has. */
 static int new_size(const struct disk *disk, const char *word, bool shrink, uint64_t *size, struct err *err)
@@ -71,7 +71,7 @@ int command_disk_resize(int argc, char **argv)
         r = run(&options, &conf, &before, &after, &err);
     disk_allow_close(allow);
     if (r == 0)
-        image_thin_warn(conf.path);
+        disk_thin_warn(conf.path);
     if (r == 0 && options.json &&
         disk_command_print(json_pack("{s:s, s:I, s:I}", "path", conf.path, "before", (json_int_t)before, "size",
                                      (json_int_t)after)) < 0)

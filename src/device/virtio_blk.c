@@ -154,6 +154,8 @@ static void do_open(void *opaque)
         return;
     conf.allow = blk->allow;
     call->result = disk_open(&blk->disk, &conf, blk->virtio.io->loop, call->err);
+    if (call->result == 0)
+        disk_space_init(&blk->space, blk->disk, blk->conf.spec.space_warn);
 }
 
 static int open_blk(struct virtio *v, const void *opaque, struct err *err)
@@ -187,6 +189,7 @@ static void do_close(void *opaque)
 
     loop_timer_cancel(&blk->refilled);
     loop_event_fini(&blk->signal);
+    disk_space_fini(&blk->space);
     disk_close(blk->disk);
     disk_allow_close(blk->allow);
 }

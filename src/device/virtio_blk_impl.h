@@ -6,6 +6,7 @@
 
 #include "base/limiter.h"
 #include "device/virtio_blk.h"
+#include "disk/disk_space.h"
 
 /* 5.2.3 */
 #define VIRTIO_BLK_F_SEG_MAX      (UINT64_C(1) << 2)
@@ -49,6 +50,7 @@ struct virtio_blk {
     struct virtio virtio;
     struct virtio_blk_conf conf;
     struct disk_allow *allow; /* the disk's */
+    struct disk_space space;  /* the same */
     struct disk *disk;
     char serial[DISK_SERIAL_MAX];
 

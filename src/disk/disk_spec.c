@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "disk/disk_allow.h"
+#include "disk/disk_space.h"
 
 #define RATE_MAX    (UINT64_C(1) << 40)
 #define QUEUES_MAX  64
@@ -26,6 +27,7 @@ static const struct keyval_key keys[] = {
     {.name = "threads", .kind = KEYVAL_FLAG, AT(threads)},
     {.name = "backing", .kind = KEYVAL_LIST, AT(backing)},
     {.name = "timeout", .kind = KEYVAL_NUMBER, AT(timeout), .least = 1, .most = TIMEOUT_MAX},
+    {.name = "space-warn", .kind = KEYVAL_SIZE, AT(space_warn), .least = 0, .most = UINT64_C(1) << 60},
     {.name = "on-error", .kind = KEYVAL_CHOICE, AT(on_error), .choices = "report|pause|enospc"},
 };
 
@@ -69,7 +71,7 @@ int disk_spec_parse(struct disk_spec *spec, const char *text, struct err *err)
 {
     struct disk_conf conf;
 
-    *spec = (struct disk_spec){.discard = true, .on_error = DISK_ON_ERROR_ENOSPC};
+    *spec = (struct disk_spec){.discard = true, .space_warn = DISK_SPACE_DEFAULT, .on_error = DISK_ON_ERROR_ENOSPC};
     int r = keyval_parse(&table, text, spec, err);
     if (r < 0)
         return r;

@@ -29,13 +29,14 @@ struct disk_spec {
     uint64_t iops, iops_burst, bps, bps_burst; /* a second; 0: no limit. Bursts: 0 is limiter.h's default */
     uint64_t queues;                           /* 0: as the machine sees fit */
     uint64_t timeout;                          /* seconds; 0: file_net.h's default */
+    uint64_t space_warn;                       /* bytes; 0: no warning */
     int on_error;                              /* enum disk_on_error */
 };
 
 #define DISK_SPEC_SYNTAX                                                                                           \
     "FILE[,format=FORMAT][,readonly][,discard=on|off][,iops=N][,iops-burst=N][,bps=SIZE][,bps-burst=SIZE]"         \
-    "[,serial=TEXT][,id=NAME][,queues=N][,direct][,threads][,backing=PATH]...[,timeout=SECONDS][,on-error=report|" \
-    "pause|enospc]"
+    "[,serial=TEXT][,id=NAME][,queues=N][,direct][,threads][,backing=PATH]...[,timeout=SECONDS][,space-warn=SIZE]" \
+    "[,on-error=report|pause|enospc]"
 
 /* -EINVAL and one line where it is malformed, or names no format. Touches no file. */
 int disk_spec_parse(struct disk_spec *spec, const char *text, struct err *err) MUST_CHECK;

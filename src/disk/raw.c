@@ -108,13 +108,11 @@ int raw_create(const struct disk_create_conf *conf, struct err *err)
     const char *name = conf->name ? conf->name : conf->path;
     const char *wish = foreign_wish(conf);
     if (wish)
-        return err_set(err, -EINVAL, "disk '%.200s': %s, which raw has not; accepted is format qcow2", name,
-                       wish);
+        return err_set(err, -EINVAL, "disk '%.200s': %s, which raw has not; accepted is format qcow2", name, wish);
     if (conf->preallocation == DISK_PREALLOCATE_METADATA)
         return err_set(
             err, -EINVAL,
-            "disk '%.200s': preallocation of metadata, of which raw has none; accepted are off, falloc and full",
-            name);
+            "disk '%.200s': preallocation of metadata, of which raw has none; accepted are off, falloc and full", name);
     int fd = format_new_file(conf->path), r;
 
     if (fd < 0)

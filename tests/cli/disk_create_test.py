@@ -127,6 +127,15 @@ class Thin(Disk):
         self.assertGreater(told["promised"], told["available"])
         self.assertIn(b"are missing", self.run_vireo("disk", "info", self.dir / "small.qcow2").stderr)
 
+    def test_running(self):
+        """A VM warns once there is less left than asked for, if that is not enough for what was promised."""
+        path = self.dir / "large.qcow2"
+        self.run_vireo("disk", "create", path, "500T")
+        for spec, warns in ((f"{path},space-warn=1000T", True), (f"{path},space-warn=0", False)):
+            result = self.run_vireo("run", "--kernel", self.kernel("idle"), "--disk", spec, "--timeout", "2")
+            self.assertEqual(result.returncode, 4, result.stderr.decode())
+            self.assertEqual(result.stderr.decode().count("bytes left"), warns, result.stderr.decode())
+
 
 class Resize(Disk):
     """Other sizes."""

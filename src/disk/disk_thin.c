@@ -1,4 +1,4 @@
-#include "image/thin.h"
+#include "disk/disk_thin.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -70,7 +70,7 @@ static int open_directory(const char *path, char real[PATH_MAX], const char **na
     return fd < 0 ? -errno : fd;
 }
 
-int image_thin_promise(const char *path, uint64_t *bytes)
+int disk_thin_promise(const char *path, uint64_t *bytes)
 {
     char real[PATH_MAX];
     const char *name;
@@ -84,14 +84,14 @@ int image_thin_promise(const char *path, uint64_t *bytes)
     return 0;
 }
 
-int image_thin_promises(const char *path, struct image_promises *sum)
+int disk_thin_promises(const char *path, struct disk_promises *sum)
 {
     char real[PATH_MAX];
     const char *name;
     struct statvfs fs;
     unsigned files = 0;
 
-    *sum = (struct image_promises){0};
+    *sum = (struct disk_promises){0};
     int fd = open_directory(path, real, &name);
     if (fd < 0)
         return fd;
@@ -124,12 +124,12 @@ static const char *in_words(uint64_t bytes, char buf[32])
     return buf;
 }
 
-void image_thin_warn(const char *path)
+void disk_thin_warn(const char *path)
 {
-    struct image_promises sum;
+    struct disk_promises sum;
     char more[32], promised[32], available[32];
 
-    if (image_thin_promises(path, &sum) < 0 || sum.promised <= sum.available)
+    if (disk_thin_promises(path, &sum) < 0 || sum.promised <= sum.available)
         return;
     log_warn("disk '%.200s': the thin images of its directory (%u) promise %s to their guests that they do not hold "
              "yet; the file "
