@@ -10,8 +10,8 @@
 #include "cli/disk.h"
 #include "cli/disk_options.h"
 #include "disk/disk_chain.h"
-#include "image/target.h"
 #include "disk/disk_thin.h"
+#include "image/target.h"
 
 struct create {
     const struct disk_create_options *options;
