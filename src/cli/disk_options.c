@@ -74,6 +74,13 @@ static const struct option_spec rebase_specs[] = {
 TABLE(rebase);
 #undef OF
 
+#define OF disk_check_options
+static const struct option_spec check_specs[] = {
+#include "cli/disk_check_options.def"
+};
+TABLE(check);
+#undef OF
+
 #define OF disk_info_options
 static const struct option_spec info_specs[] = {
 #include "cli/disk_info_options.def"

@@ -46,6 +46,10 @@ struct disk_rebase_options {
 #include "cli/disk_rebase_options.def"
 };
 
+struct disk_check_options {
+#include "cli/disk_check_options.def"
+};
+
 struct disk_info_options {
 #include "cli/disk_info_options.def"
 };

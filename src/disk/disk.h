@@ -100,6 +100,7 @@ struct disk_conf {
     bool threads; /* a thread pool even where io_uring is there */
     bool
         no_lock; /* only with read_only: looked at while somebody writes to it; what is read may be neither old nor new */
+    bool check; /* opened to be checked, and for nothing else: what the check counts as an error is let through here */
     bool no_backing; /* the image alone: what it does not have reads as zeroes, and its backing file is not opened */
     unsigned
         timeout; /* seconds that requests to a server wait while it is gone; 0: FILE_NET_TIMEOUT. Then they fail with -ETIMEDOUT */

@@ -507,7 +507,7 @@ static void close_image(struct disk *disk)
     struct qcow2 *q = (struct qcow2 *)disk;
     uint64_t bytes = q->end << q->cluster_bits;
 
-    if (!disk->read_only) {
+    if (!disk->read_only && !q->for_check) {
         int r = qcow2_settle(q);
         if (r == 0)
             r = qcow2_bitmap_close(q);
@@ -523,6 +523,7 @@ static void close_image(struct disk *disk)
 static const struct disk_type qcow2_type = {
     .name = "qcow2",
     .info = qcow2_info,
+    .check = qcow2_check_image,
     .submit = qcow2_submit,
     .snapshots = &qcow2_snapshot_ops,
     .bitmaps = &qcow2_bitmap_ops,
@@ -546,12 +547,13 @@ int qcow2_open(struct disk **disk, const struct disk_conf *conf, struct loop *lo
         return r;
     }
     disk_init(&q->disk, &qcow2_type, conf, loop);
+    q->broken = q->for_check = conf->check;
     r = qcow2_header_read(q, err);
     if (r == 0)
         r = qcow2_bitmap_start(q, err);
     if (r)
         err_prefix(err, "disk '%.200s'", conf->path);
-    else
+    else if (!conf->check)
         r = qcow2_backing_open(q, conf, err);
     if (r) {
         loop_event_fini(&q->disk.easy_event);

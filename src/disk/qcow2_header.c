@@ -80,7 +80,7 @@ static int check_features(struct qcow2 *q, const uint8_t *head, size_t len, uint
                        "compression_type at offset 104: %u; accepted are 0 (zlib) and, with bit 3 of "
                        "incompatible_features, 1 (zstd)",
                        q->compression);
-    if ((q->incompatible & QCOW2_CORRUPT) && !q->disk.read_only)
+    if ((q->incompatible & QCOW2_CORRUPT) && !q->disk.read_only && !q->for_check)
         return err_set(err, -EROFS,
                        "incompatible_features at offset 72: the image is marked corrupt; it can only be "
                        "opened readonly");
@@ -407,13 +407,13 @@ int qcow2_header_read(struct qcow2 *q, struct err *err)
         r = read_l1(q, err);
     if (r == 0)
         r = read_snapshots(q, err);
-    if (r == 0 && (q->incompatible & QCOW2_DIRTY) && !q->disk.read_only)
+    if (r == 0 && (q->incompatible & QCOW2_DIRTY) && !q->disk.read_only && !q->for_check)
         r = qcow2_repair_refcounts(q, err);
     if (r == 0)
         r = read_refcount_table(q, err);
-    if (r == 0)
+    if (r == 0 && !q->for_check)
         r = claim_all(q, err);
-    if (r)
+    if (r || q->for_check)
         return r;
     q->zeroes = aligned_alloc(4096, QCOW2_ZEROES);
     q->unpacked = malloc(q->cluster_size);

@@ -14,6 +14,7 @@
  *   qcow2_read.c, qcow2_write.c, qcow2_unmap.c (discard and write-zeroes), qcow2_unpack.c, qcow2_pack.c (compressed clusters)
  *   qcow2_bitmap*.c   which parts were written since someone asked (qcow2_bitmap.h)
  *   qcow2_map.c       what a range is made of
+ *   qcow2_check*.c    whether all of that is sound, and repairs (qcow2_check.h)
  *   qcow2_resize.c    more and fewer guest bytes; qcow2_backing.c: which backing file the image has
  *
  * All of it runs on the loop's thread. Steps that need metadata ask the cache; what is not there yet makes them return -EAGAIN, with their waiter
@@ -241,7 +242,8 @@ struct qcow2 {
     uint64_t cluster_size;
     uint8_t header[QCOW2_HEADER_SECTOR];
     uint64_t incompatible;
-    bool broken; /* metadata contradicts itself: no more writes */
+    bool broken;    /* metadata contradicts itself: no more writes */
+    bool for_check; /* disk_conf.check: it may; nobody reads or writes */
 
     struct qcow2_table l1;
     size_t l2_entries;  /* of a table */
@@ -527,5 +529,10 @@ int qcow2_resize(struct disk *disk, uint64_t size, struct err *err) MUST_CHECK;
 extern const struct disk_backing_ops qcow2_backing_ops; /* disk_chain.h */
 /* Counts all references anew, and writes a new refcount table and its blocks. Blocks. */
 int qcow2_repair_refcounts(struct qcow2 *q, struct err *err) MUST_CHECK;
+
+/* ---- checking ---- */
+
+struct disk_check;
+int qcow2_check_image(struct disk *disk, struct disk_check *check, struct err *err) MUST_CHECK;
 
 #endif
