@@ -68,6 +68,12 @@ class Server:
             time.sleep(0.02)
         self.set_up()
 
+    def revive(self):
+        """Starts it again where it has ended by itself."""
+        if self.process.poll() is not None:
+            self.kill()
+            self.start()
+
     def signal(self, number):
         """A signal, and no more."""
         self.process.send_signal(number)
