@@ -155,23 +155,46 @@ static void tear(struct fake *f, const struct fake_change *c, uint64_t *seed)
     }
 }
 
-struct fake *fake_cut(struct fake *f, uint64_t seed)
+/* `to` has what was durable, and gets of f's changes what was lucky. */
+static void find_after_cut(struct fake *to, const struct fake *f, uint64_t seed)
 {
-    struct fake *after = fake_new(f->durable, f->durable_size, seed);
     unsigned keep = fake_random(&seed) % 4; /* how much of it there is differs from cut to cut */
 
-    reserve(after, f->capacity);
     for (size_t i = 0; i < f->n_changes; i++) {
         const struct fake_change *c = &f->changes[i];
         unsigned fate = fake_random(&seed) % 6;
         if (fate < keep || (fate == 5 && c->truncate))
-            apply(after->data, &after->size, c);
+            apply(to->data, &to->size, c);
         else if (fate == 5)
-            tear(after, c, &seed);
+            tear(to, c, &seed);
     }
-    memcpy(after->durable, after->data, after->size);
-    after->durable_size = after->size;
+    memcpy(to->durable, to->data, to->size);
+    to->durable_size = to->size;
+}
+
+struct fake *fake_cut(struct fake *f, uint64_t seed)
+{
+    struct fake *after = fake_new(f->durable, f->durable_size, seed);
+
+    for (size_t i = 0; i < f->n_changes; i++)
+        reserve(after, f->changes[i].offset + f->changes[i].len + 1);
+    find_after_cut(after, f, seed);
     return after;
+}
+
+void fake_revive(struct fake *f, uint64_t seed)
+{
+    uint64_t end = f->size > f->durable_size ? f->size : f->durable_size;
+
+    memcpy(f->data, f->durable, f->durable_size);
+    memset(f->data + f->durable_size, 0, end - f->durable_size);
+    f->size = f->durable_size;
+    find_after_cut(f, f, seed);
+    if (f->size < end) /* beyond a file's end are zeroes */
+        memset(f->durable + f->size, 0, end - f->size);
+    drop_changes(f, f->n_changes);
+    f->dead = false;
+    f->die_at = f->stop_at = f->fail_op = 0;
 }
 
 static void sync_until(struct fake *f, size_t n)

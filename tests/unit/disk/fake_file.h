@@ -52,5 +52,7 @@ uint32_t fake_random(uint64_t *seed);
 
 /* What a host finds that lost its power now. */
 struct fake *fake_cut(struct fake *fake, uint64_t seed);
+/* The same, and the file is that from now on; nobody has it open. */
+void fake_revive(struct fake *fake, uint64_t seed);
 
 #endif

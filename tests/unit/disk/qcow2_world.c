@@ -59,8 +59,11 @@ void world_open(struct world *w)
     struct err err = {""};
 
     fake_next = w->fake;
-    if (disk_open(&w->disk, &w->conf, w->loop, &err))
-        fail_msg("%s", err.msg);
+    if (disk_open(&w->disk, &w->conf, w->loop, &err)) {
+        if (!w->fake->die_at || !w->fake->dead)
+            fail_msg("%s", err.msg);
+        return;
+    }
     if (w->max_pages) {
         struct qcow2 *q = (struct qcow2 *)w->disk;
         q->max_pages = w->max_pages;
@@ -347,6 +350,16 @@ void world_save(const struct world *w, struct world_saved *saved)
     assert_non_null(saved->values);
     for (uint64_t i = 0; i < w->n_blocks; i++)
         saved->values[i] = last_value(&w->blocks[i]);
+}
+
+void world_may_become(struct world *w, const struct world_saved *saved)
+{
+    for (uint64_t i = 0; i < w->n_blocks && i < saved->n_blocks; i++) {
+        if (saved->values[i] == WORLD_SAME || saved->values[i] == last_value(&w->blocks[i]))
+            continue;
+        push(&w->blocks[i], saved->values[i]);
+        w->blocks[i].n_done = w->blocks[i].n;
+    }
 }
 
 void world_restore(struct world *w, const struct world_saved *saved)

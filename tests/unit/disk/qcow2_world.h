@@ -60,7 +60,7 @@ void world_init(struct world *w, struct fake *fake, uint64_t size, uint64_t seed
 /* The blocks of `below`, as far as there are, of which w's image is a new overlay. */
 void world_cover(struct world *w, const struct world *below);
 void world_fini(struct world *w);
-void world_open(struct world *w);
+void world_open(struct world *w); /* w->disk is NULL where the host has died on the way */
 void world_close(struct world *w);
 /* n random requests, `depth` at once; returns with some under way where fake->stop_at came first. */
 void world_run(struct world *w, uint64_t n);
@@ -78,6 +78,9 @@ void world_grow(struct world *w, uint64_t size);
 void world_save(const struct world *w, struct world_saved *saved);
 /* Before a return to it: all holds that, and was flushed; with requests under way, only of the same size, and what is durable is not known any more. */
 void world_restore(struct world *w, const struct world_saved *saved);
+#define WORLD_SAME UINT32_MAX
+/* With nothing under way: from now on each block may hold what it holds, or saved's value (but for WORLD_SAME), until it is known which. */
+void world_may_become(struct world *w, const struct world_saved *saved);
 /* Reads all and compares with the last values; `cut`: with what may be there. */
 void world_check(struct world *w, bool cut);
 /* After a cut: what the disk holds now, of what it may, is what it must hold, and flushed. */
