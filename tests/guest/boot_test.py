@@ -141,7 +141,9 @@ class Boot(harness.Case):
                     began = time.monotonic()
                     self.ask(terminal, "sleep 1")
                     self.assertGreaterEqual(time.monotonic() - began, 0.99)
-        self.assertEqual(self.ask(terminal, "dmesg -r | grep '^<[0-4]>'").splitlines(), [])
+        # A host with much to do makes the kernel say that a timer's interrupt took long.
+        complaints = self.ask(terminal, "dmesg -r | grep '^<[0-4]>'").splitlines()
+        self.assertEqual([line for line in complaints if "hrtimer: interrupt took" not in line], [])
 
     @unittest.skipIf(PACKAGE, "it is about the default guest")
     def test_default(self):
