@@ -15,7 +15,7 @@ IMAGE = harness.ROOT / "build/debian"
 SLOW = {"interp": 60, "qemu": 20}.get(ENGINE, 10)
 PATIENCE = harness.PATIENCE * SLOW
 APPEND = "root=LABEL=debian console=ttyS0"
-LOGIN = r"debian login: "
+LOGIN = r"\blogin: " # the name before it may be cut off by a line of the boot
 PROMPT = r"root@debian:[^\r\n]*# "
 
 
