@@ -11,6 +11,7 @@
 #include "disk/disk_allow.h"
 #include "disk/disk_create.h"
 #include "disk/disk_snapshot.h"
+#include "disk/disk_thin.h"
 #include "image/copy.h"
 #include "image/target.h"
 
@@ -196,6 +197,8 @@ int command_disk_convert(int argc, char **argv)
         r = loop_open(&c.loop, &err);
     if (r == 0)
         r = run(&c, &err);
+    if (r == 0)
+        disk_thin_note(c.to_path, c.to_format);
     if (r == 0 && options.json &&
         disk_command_print(json_pack("{s:s, s:s, s:s, s:I, s:I}", "from", c.from_path, "to", c.to_path, "format",
                                      c.to_format, "size", (json_int_t)c.size, "allocated", (json_int_t)c.allocated)) <

@@ -122,8 +122,10 @@ int command_disk_create(int argc, char **argv)
         r = read_size(&c, &err);
     if (r == 0)
         r = make(&c, &err);
-    if (r == 0)
-        disk_thin_warn(c.path);
+    if (r == 0) {
+        disk_thin_note(c.path, c.conf.format);
+        disk_thin_warn(c.path, c.conf.format);
+    }
     if (r == 0 && options.json &&
         disk_command_print(
             json_pack("{s:s, s:s, s:I}", "path", c.path, "format", c.conf.format, "size", (json_int_t)c.conf.size)) < 0)

@@ -32,7 +32,7 @@ static int gather(struct report *r, struct disk *disk, struct err *err)
         e = disk_snapshot_list(disk, &r->snapshots, err);
     if (e == 0 && r->info.n_bitmaps)
         e = disk_bitmap_list(disk, &r->bitmaps, err);
-    if (disk_thin_promises(disk->path, &r->promises) < 0)
+    if (disk_thin_promises(disk->path, disk->type->name, &r->promises) < 0)
         r->promises = (struct disk_promises){0};
     return e;
 }
@@ -56,8 +56,8 @@ static void lines(const struct report *r)
         printf("bitmap     %s, %llu bytes dirty%s\n", r->bitmaps.items[k].name, (ull)r->bitmaps.items[k].dirty,
                r->bitmaps.items[k].consistent ? "" : ", inconsistent");
     if (r->promises.promised)
-        printf("promised   %llu by the thin images of its directory (%u); the file system has %llu free\n",
-               (ull)r->promises.promised, r->promises.images, (ull)r->promises.available);
+        printf("promised   %llu by thin images on its file system (%u); it has %llu free\n", (ull)r->promises.promised,
+               r->promises.images, (ull)r->promises.available);
 }
 
 static json_t *lists(const struct report *r)
@@ -126,7 +126,7 @@ int command_disk_info(int argc, char **argv)
     else if (r == 0 && disk_command_print(as_json(&report)) < 0)
         r = err_set(&err, -ENOMEM, "out of memory");
     if (r == 0)
-        disk_thin_warn(conf.path);
+        disk_thin_warn(conf.path, disk->type->name);
     free(report.snapshots.items);
     free(report.bitmaps.items);
     disk_close(disk);

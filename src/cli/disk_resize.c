@@ -70,8 +70,11 @@ int command_disk_resize(int argc, char **argv)
     if (r == 0)
         r = run(&options, &conf, &before, &after, &err);
     disk_allow_close(allow);
-    if (r == 0)
-        disk_thin_warn(conf.path);
+    const char *format = r == 0 ? disk_format(&conf, &err) : NULL;
+    if (format) {
+        disk_thin_note(conf.path, format);
+        disk_thin_warn(conf.path, format);
+    }
     if (r == 0 && options.json &&
         disk_command_print(json_pack("{s:s, s:I, s:I}", "path", conf.path, "before", (json_int_t)before, "size",
                                      (json_int_t)after)) < 0)

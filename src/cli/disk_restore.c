@@ -5,6 +5,7 @@
 #include "cli/disk_options.h"
 #include "cli/progress.h"
 #include "disk/disk_create.h"
+#include "disk/disk_thin.h"
 #include "image/backup.h"
 #include "image/copy.h"
 #include "image/target.h"
@@ -74,6 +75,8 @@ static int run(struct restore *s, struct err *err)
     if (r == 0)
         r = image_target_commit(s->target, err);
     image_target_close(s->target);
+    if (r == 0)
+        disk_thin_note(s->to_path, s->to_format);
     if (r == 0 && o->json &&
         disk_command_print(json_pack("{s:s, s:s, s:s, s:I}", "point", s->point->id, "to", s->to_path, "format",
                                      s->to_format, "size", (json_int_t)s->point->size)) < 0)

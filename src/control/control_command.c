@@ -39,6 +39,22 @@ static int command_help(struct control_call *call, struct err *err)
     return 0;
 }
 
+/* Ids of the disks whose file systems run out of room. */
+static json_t *scarce_disks(const struct machine *m)
+{
+    json_t *ids = json_array();
+    struct virtio_blk_stats stats;
+
+    for (const struct attachment *a = m->attachments; a; a = a->next) {
+        if (a->kind != &attach_disk)
+            continue;
+        virtio_blk_stats(a->dev, &stats);
+        if (stats.scarce)
+            json_array_append_new(ids, json_string(a->id));
+    }
+    return ids;
+}
+
 static int command_status(struct control_call *call, struct err *err)
 {
     const struct machine *m = call->machine;
@@ -48,6 +64,10 @@ static int command_status(struct control_call *call, struct err *err)
                   "cpus", (int)m->vm.conf.n_vcpus, "ram", (json_int_t)m->vm.conf.ram_size);
     if (m->paused)
         json_object_set_new(call->result, "reason", json_string(m->pause_reason));
+    json_t *scarce = scarce_disks(m);
+    if (json_array_size(scarce))
+        json_object_set_new(call->result, "low_on_space", json_incref(scarce));
+    json_decref(scarce);
     if (m->backup_job)
         json_object_set_new(call->result, "backup", backup_command_status(m));
     return 0;

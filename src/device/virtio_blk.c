@@ -155,7 +155,7 @@ static void do_open(void *opaque)
     conf.allow = blk->allow;
     call->result = disk_open(&blk->disk, &conf, blk->virtio.io->loop, call->err);
     if (call->result == 0)
-        disk_space_init(&blk->space, blk->disk, blk->conf.spec.space_warn);
+        disk_space_init(&blk->space, blk->disk, &blk->conf.spec.space);
 }
 
 static int open_blk(struct virtio *v, const void *opaque, struct err *err)
@@ -226,6 +226,7 @@ void virtio_blk_stats(struct device *dev, struct virtio_blk_stats *stats)
         stats->by[i] = (struct virtio_blk_count){
             .operations = blk->counts[i].operations, .bytes = blk->counts[i].bytes, .errors = blk->counts[i].errors};
     stats->throttled = blk->n_throttled;
+    stats->watched = disk_space_read(&blk->space, &stats->available, &stats->scarce);
 }
 
 uint64_t virtio_blk_size(struct device *dev)

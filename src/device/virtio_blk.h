@@ -41,6 +41,9 @@ struct virtio_blk_count {
 struct virtio_blk_stats {
     struct virtio_blk_count by[VIRTIO_BLK_DIRECTIONS];
     uint64_t throttled; /* how often a limit had a request wait */
+    uint64_t available; /* bytes free on the image's file system, as of the last look */
+    bool watched;       /* somebody looks */
+    bool scarce;        /* there is less than is promised and was wished for: disk_space.h */
 };
 
 /* dev: one of virtio_pci_type that carries virtio_blk_type. Any thread. */

@@ -27,7 +27,7 @@ static const struct keyval_key keys[] = {
     {.name = "threads", .kind = KEYVAL_FLAG, AT(threads)},
     {.name = "backing", .kind = KEYVAL_LIST, AT(backing)},
     {.name = "timeout", .kind = KEYVAL_NUMBER, AT(timeout), .least = 1, .most = TIMEOUT_MAX},
-    {.name = "space-warn", .kind = KEYVAL_SIZE, AT(space_warn), .least = 0, .most = UINT64_C(1) << 60},
+    {.name = "space-warn", .kind = KEYVAL_TEXT, AT(space_warn)},
     {.name = "on-error", .kind = KEYVAL_CHOICE, AT(on_error), .choices = "report|pause|enospc"},
 };
 
@@ -81,6 +81,11 @@ int disk_spec_parse(struct disk_spec *spec, const char *text, struct err *err)
     if ((spec->iops_burst && !spec->iops) || (spec->bps_burst && !spec->bps))
         return err_set(err, -EINVAL, "disk: %s needs %s", spec->iops_burst && !spec->iops ? "iops-burst" : "bps-burst",
                        spec->iops_burst && !spec->iops ? "iops" : "bps");
+    if (!disk_space_parse(spec->space_warn, &spec->space))
+        return err_set(
+            err, -EINVAL,
+            "disk: space-warn=%.60s: accepted are 0%% to 100%%, or a size in bytes or with a suffix K, M, G or T",
+            spec->space_warn);
     disk_spec_conf(spec, &conf);
     return disk_check(&conf, err);
 }

@@ -6,6 +6,7 @@
 
 #include "base/keyval.h"
 #include "disk/disk.h"
+#include "disk/disk_space.h"
 
 #define DISK_SERIAL_MAX 20 /* virtio 1.2 section 5.2.6.1 */
 
@@ -29,13 +30,14 @@ struct disk_spec {
     uint64_t iops, iops_burst, bps, bps_burst; /* a second; 0: no limit. Bursts: 0 is limiter.h's default */
     uint64_t queues;                           /* 0: as the machine sees fit */
     uint64_t timeout;                          /* seconds; 0: file_net.h's default */
-    uint64_t space_warn;                       /* bytes; 0: no warning */
+    char space_warn[KEYVAL_TEXT_MAX];          /* as it stands there */
+    struct disk_space_limit space;             /* what it says */
     int on_error;                              /* enum disk_on_error */
 };
 
-#define DISK_SPEC_SYNTAX                                                                                           \
-    "FILE[,format=FORMAT][,readonly][,discard=on|off][,iops=N][,iops-burst=N][,bps=SIZE][,bps-burst=SIZE]"         \
-    "[,serial=TEXT][,id=NAME][,queues=N][,direct][,threads][,backing=PATH]...[,timeout=SECONDS][,space-warn=SIZE]" \
+#define DISK_SPEC_SYNTAX                                                                                              \
+    "FILE[,format=FORMAT][,readonly][,discard=on|off][,iops=N][,iops-burst=N][,bps=SIZE][,bps-burst=SIZE]"            \
+    "[,serial=TEXT][,id=NAME][,queues=N][,direct][,threads][,backing=PATH]...[,timeout=SECONDS][,space-warn=SIZE|N%]" \
     "[,on-error=report|pause|enospc]"
 
 /* -EINVAL and one line where it is malformed, or names no format. Touches no file. */

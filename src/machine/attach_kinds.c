@@ -75,6 +75,10 @@ static void figures_disk(struct device *dev, const struct attach_figures *out)
         out->number(out->opaque, names[i][2], stats.by[i].errors);
     }
     out->number(out->opaque, "throttled", stats.throttled);
+    if (stats.watched)
+        out->number(out->opaque, "host_available", stats.available);
+    if (stats.scarce)
+        out->text(out->opaque, "warning", "the host runs out of room for this disk");
 }
 
 const struct attach_kind attach_disk = {

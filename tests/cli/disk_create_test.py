@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,15 +127,29 @@ class Thin(Disk):
         self.assertEqual(told["images"], 2)
         self.assertGreater(told["promised"], told["available"])
         self.assertIn(b"are missing", self.run_vireo("disk", "info", self.dir / "small.qcow2").stderr)
+        os.mkdir(self.dir / "other")
+        result = self.run_vireo("disk", "create", self.dir / "other/small.qcow2", "1M")
+        self.assertRegex(result.stderr.decode(), r"\(3\) promise 500\.0 TiB.* are missing\n$")
+        os.unlink(self.dir / "large.qcow2")
+        result = self.run_vireo("disk", "info", self.dir / "other/small.qcow2", "--json")
+        self.assertEqual((result.stderr, json.loads(result.stdout)["thin"]["images"]), (b"", 2))
 
     def test_running(self):
         """A VM warns once there is less left than asked for, if that is not enough for what was promised."""
         path = self.dir / "large.qcow2"
         self.run_vireo("disk", "create", path, "500T")
-        for spec, warns in ((f"{path},space-warn=1000T", True), (f"{path},space-warn=0", False)):
-            result = self.run_vireo("run", "--kernel", self.kernel("idle"), "--disk", spec, "--timeout", "2")
-            self.assertEqual(result.returncode, 4, result.stderr.decode())
-            self.assertEqual(result.stderr.decode().count("bytes left"), warns, result.stderr.decode())
+        control = self.dir / "control"
+        for limit, warns in (("1000T", True), ("100%", True), ("0", False)):
+            terminal = harness.Terminal("run", "--kernel", self.kernel("idle"), "--disk", f"{path},space-warn={limit}", "--control",
+                                        f"unix:{control}")
+            self.addCleanup(terminal.close)
+            said = terminal.expect(r"(?s)(.*)ready").group(1)
+            status, disks = (json.loads(self.run_vireo("ctl", control, command).stdout) for command in ("status", "list"))
+            self.assertEqual(status.get("low_on_space"), ["disk0"] if warns else None)
+            self.assertEqual(["warning" in d for d in disks if d["kind"] == "disk"], [warns])
+            self.assertEqual(self.run_vireo("ctl", control, "quit").returncode, 0)
+            terminal.wait()
+            self.assertEqual(len(re.findall(r"large.qcow2.* left, .*promise 500\.0 TiB more", said)), warns, said)
 
 
 class Resize(Disk):

@@ -80,6 +80,9 @@ class Case(unittest.TestCase):
         directory = tempfile.TemporaryDirectory(prefix="vireo-test-")
         self.addCleanup(directory.cleanup)
         self.dir = Path(directory.name)
+        state = tempfile.TemporaryDirectory(prefix="vireo-state-")  # which images there are is the test's own affair
+        self.addCleanup(state.cleanup)
+        os.environ["XDG_STATE_HOME"] = state.name
 
     def kernel(self, name):
         """The path of one of the kernels above."""

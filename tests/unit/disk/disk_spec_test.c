@@ -41,6 +41,7 @@ static void test_defaults(void **state)
     assert_true(spec.discard && !spec.read_only && !spec.direct && !spec.threads);
     assert_int_equal(spec.iops | spec.bps | spec.queues, 0);
     assert_int_equal(spec.on_error, DISK_ON_ERROR_ENOSPC);
+    assert_int_equal(spec.space.percent, 10);
     disk_spec_conf(&spec, &conf);
     assert_string_equal(conf.format, "raw");
 }
@@ -64,6 +65,8 @@ static void test_wrong(void **state)
         {"x.img,iops=5,bps-burst=5", "needs bps"},
         {"x.img,queues=65", "queues"},
         {"x.img,on-error=ignore", "report|pause|enospc"},
+        {"x.img,space-warn=120%", "100%"},
+        {"x.img,space-warn=much", "much"},
         {"x.img,serial=123456789012345678901", "20"},
         {"x.img,serial=a b", "serial"},
         {"x.img,readonly,readonly", "twice"},
