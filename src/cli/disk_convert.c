@@ -104,7 +104,9 @@ static int make(struct convert *c, struct err *err)
                                           .preallocation = o->preallocate,
                                           .cluster_size = (uint32_t)o->cluster_size,
                                           .compression =
-                                              strcmp(c->to_format, "qcow2") == 0 ? compressions[o->compression] : NULL};
+                                              strcmp(c->to_format, "qcow2") == 0 ? compressions[o->compression] : NULL,
+                                          .report = image_job_report_to,
+                                          .opaque = progress_job(c->progress)};
 
     if (!image_target_in_place(c->target))
         return disk_create(&conf, err);

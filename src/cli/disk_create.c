@@ -9,6 +9,7 @@
 #include "base/number.h"
 #include "cli/disk.h"
 #include "cli/disk_options.h"
+#include "cli/progress.h"
 #include "disk/disk_chain.h"
 #include "disk/disk_thin.h"
 #include "image/target.h"
@@ -81,15 +82,25 @@ static int check_numbers(const struct disk_create_options *o, struct err *err)
 static int make(struct create *c, struct err *err)
 {
     struct image_target *target = NULL;
+    struct progress *progress = NULL;
+    struct loop *loop = NULL;
     int r = image_target_open(&target, c->path, c->options->replace, err);
 
     if (r == 0 && image_target_in_place(target))
         r = err_set(err, -ENOTSUP, "'%.200s' is there for good; accepted is a file, which is made", c->path);
+    if (r == 0)
+        r = loop_open(&loop, err);
+    if (r == 0)
+        r = progress_open(&progress, "create", c->options->quiet || c->options->json, loop, err);
     if (r == 0) {
         c->conf.path = image_target_path(target);
         c->conf.name = c->path;
+        c->conf.report = image_job_report_to;
+        c->conf.opaque = progress_job(progress);
         r = disk_create(&c->conf, err);
     }
+    progress_close(progress);
+    loop_close(loop);
     if (r == 0)
         r = image_target_commit(target, err);
     image_target_close(target);

@@ -76,23 +76,6 @@ static void show(struct progress *p, uint64_t done, uint64_t total)
     p->shown = true;
 }
 
-static void progress(void *opaque, uint64_t done, uint64_t total)
-{
-    struct progress *p = opaque;
-    int64_t now = loop_now();
-
-    if (now - p->last < EVERY)
-        return;
-    double seconds = (double)(now - p->last) / NS_PER_SEC;
-    double rate = done > p->last_done ? (double)(done - p->last_done) / seconds : 0;
-    double weight = seconds < SMOOTHING ? seconds / SMOOTHING : 1;
-    p->rate = p->rate > 0 ? p->rate + (rate - p->rate) * weight : rate;
-    p->last = now;
-    p->last_done = done;
-    if (p->show)
-        show(p, done < total ? done : total, total);
-}
-
 static void on_signal(void *opaque, uint32_t events)
 {
     struct progress *p = opaque;
@@ -103,6 +86,24 @@ static void on_signal(void *opaque, uint32_t events)
     p->stop = 1;
     /* It is on its way; who asks again does not want to wait for that. */
     sigprocmask(SIG_SETMASK, &p->before, NULL);
+}
+
+static void progress(void *opaque, uint64_t done, uint64_t total)
+{
+    struct progress *p = opaque;
+    int64_t now = loop_now();
+
+    if (now - p->last < EVERY)
+        return;
+    on_signal(p, EPOLLIN); /* work that does not return to the loop */
+    double seconds = (double)(now - p->last) / NS_PER_SEC;
+    double rate = done > p->last_done ? (double)(done - p->last_done) / seconds : 0;
+    double weight = seconds < SMOOTHING ? seconds / SMOOTHING : 1;
+    p->rate = p->rate > 0 ? p->rate + (rate - p->rate) * weight : rate;
+    p->last = now;
+    p->last_done = done;
+    if (p->show)
+        show(p, done < total ? done : total, total);
 }
 
 int progress_open(struct progress **out, const char *what, bool quiet, struct loop *loop, struct err *err)

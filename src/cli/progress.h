@@ -10,7 +10,7 @@
 
 struct progress;
 
-/* what: one word before the bar, kept by the caller. quiet: no bar, on a terminal either. Signals come by the loop. */
+/* what: one word before the bar, kept by the caller. quiet: no bar, on a terminal either. Signals come by the loop, and with what is reported. */
 int progress_open(struct progress **progress, const char *what, bool quiet, struct loop *loop,
                   struct err *err) MUST_CHECK;
 /* Takes the bar away, and lets signals end the process again. NULL is fine. */

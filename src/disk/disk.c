@@ -96,7 +96,7 @@ int disk_open(struct disk **disk, const struct disk_conf *conf, struct loop *loo
 }
 
 /* Writes zeroes over what nobody has written yet; what there is stays as it is. */
-static int write_full(int fd, uint64_t size)
+static int write_full(int fd, const struct disk_create_conf *conf, uint64_t size, struct err *err)
 {
     uint8_t *zeroes = calloc(1, MIB);
     uint64_t at = 0;
@@ -111,6 +111,8 @@ static int write_full(int fd, uint64_t size)
                 at += (uint64_t)n;
             else if (n == 0 || errno != EINTR)
                 r = n < 0 ? -errno : -EIO;
+            if (r == 0 && conf->report && conf->report(conf->opaque, at, size, err))
+                r = -EINTR;
         }
         off_t hole = r == 0 && at < size ? lseek(fd, (off_t)at, SEEK_HOLE) : (off_t)at;
         r = hole < 0 ? -errno : r;
@@ -120,11 +122,24 @@ static int write_full(int fd, uint64_t size)
     return r;
 }
 
-int format_preallocate(int fd, int preallocation, uint64_t size)
+int format_preallocate(int fd, const struct disk_create_conf *conf, uint64_t size, struct err *err)
 {
-    if (preallocation == DISK_PREALLOCATE_FALLOC)
-        return fallocate(fd, 0, 0, (off_t)size) < 0 ? -errno : 0;
-    return preallocation == DISK_PREALLOCATE_FULL ? write_full(fd, size) : 0;
+    int r = 0;
+
+    if (conf->preallocation == DISK_PREALLOCATE_FULL)
+        return write_full(fd, conf, size, err);
+    if (conf->preallocation == DISK_PREALLOCATE_FALLOC)
+        while ((r = fallocate(fd, 0, 0, (off_t)size) < 0 ? -errno : 0) == -EINTR)
+            ;
+    return r;
+}
+
+int format_cannot_make(const struct disk_create_conf *conf, int code, struct err *err)
+{
+    if (code == -EINTR && conf->report)
+        return code;
+    return err_set(err, code, "disk '%.200s': cannot be made: %s", conf->name ? conf->name : conf->path,
+                   strerror(-code));
 }
 
 int format_new_file(const char *path)

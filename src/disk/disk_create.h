@@ -26,6 +26,9 @@ struct disk_create_conf {
     const char *compression; /* "zlib", "zstd" */
     bool extended_l2, lazy_refcounts;
     const char *backing, *backing_format; /* written as they are; both or none */
+    /* While much is written (DISK_PREALLOCATE_FULL): bytes. An error ends it, with the message it has. NULL: nobody wants to know. */
+    int (*report)(const void *opaque, uint64_t done, uint64_t total, struct err *err);
+    const void *opaque;
 };
 
 /* Blocks. What was made of it is removed after an error. */

@@ -183,7 +183,7 @@ static int write_l2(int fd, const struct shape *s, uint8_t *cluster)
 }
 
 /* What is zero is left out: a new file has zeroes. */
-static int write_image(int fd, const struct shape *s, const struct disk_create_conf *conf)
+static int write_image(int fd, const struct shape *s, const struct disk_create_conf *conf, struct err *err)
 {
     const struct qcow2 *q = &s->q;
     uint64_t blocks = 1 + s->table_clusters, per_block = UINT64_C(1) << q->block_bits;
@@ -204,7 +204,7 @@ static int write_image(int fd, const struct shape *s, const struct disk_create_c
     if (r == 0 && s->l2_clusters)
         r = write_l2(fd, s, cluster);
     if (r == 0)
-        r = format_preallocate(fd, conf->preallocation, s->end << q->cluster_bits);
+        r = format_preallocate(fd, conf, s->end << q->cluster_bits, err);
     if (r == 0) {
         memset(cluster, 0, q->cluster_size);
         fill_header(s, conf, cluster);
@@ -234,11 +234,11 @@ int qcow2_create(const struct disk_create_conf *given, struct err *err)
         r = lay_out(s, &conf, path, err);
     if (r == 0) {
         int fd = format_new_file(given->path);
-        r = fd < 0 ? fd : write_image(fd, s, &conf);
-        if (r)
-            err_set(err, r, "disk '%.200s': cannot be made: %s", path, strerror(-r));
+        r = fd < 0 ? fd : write_image(fd, s, &conf, err);
         if (fd >= 0 && close(fd) < 0 && r == 0)
-            r = err_set(err, -errno, "disk '%.200s': cannot be made: %s", path, strerror(errno));
+            r = -errno;
+        if (r)
+            format_cannot_make(&conf, r, err);
         if (fd >= 0 && r)
             unlink(given->path);
     }

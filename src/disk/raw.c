@@ -116,16 +116,15 @@ int raw_create(const struct disk_create_conf *conf, struct err *err)
     int fd = format_new_file(conf->path), r;
 
     if (fd < 0)
-        return err_set(err, fd, "disk '%.200s': cannot be made: %s", name, strerror(-fd));
+        return format_cannot_make(conf, fd, err);
     r = ftruncate(fd, (off_t)conf->size) < 0 ? -errno : 0;
     if (r == 0)
-        r = format_preallocate(fd, conf->preallocation, conf->size);
+        r = format_preallocate(fd, conf, conf->size, err);
     if (r == 0 && fsync(fd) < 0)
         r = -errno;
-    if (r)
-        err_set(err, r, "disk '%.200s': cannot be made: %s", name, strerror(-r));
     close(fd);
-    if (r)
-        unlink(conf->path);
-    return r;
+    if (r == 0)
+        return 0;
+    unlink(conf->path);
+    return format_cannot_make(conf, r, err);
 }

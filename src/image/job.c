@@ -10,3 +10,8 @@ int image_job_report(const struct image_job *job, uint64_t done, uint64_t total,
         job->progress(job->opaque, done, total);
     return job->stop && *job->stop ? err_set(err, -EINTR, "interrupted; nothing was left behind") : 0;
 }
+
+int image_job_report_to(const void *job, uint64_t done, uint64_t total, struct err *err)
+{
+    return image_job_report(job, done, total, err);
+}

@@ -19,5 +19,7 @@ struct image_job {
 
 /* 0, or -EINTR and a message. job may be NULL. */
 int image_job_report(const struct image_job *job, uint64_t done, uint64_t total, struct err *err) MUST_CHECK;
+/* The same for disk_create_conf.report; job: a struct image_job. */
+int image_job_report_to(const void *job, uint64_t done, uint64_t total, struct err *err) MUST_CHECK;
 
 #endif

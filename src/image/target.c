@@ -1,6 +1,6 @@
 /*
- * The new file has no name (O_TMPFILE) until it is done: what ends the process takes it along. Where the file system has no such files it has a name beside
- * the place, which the end of the process may leave behind.
+ * The new file has no name (O_TMPFILE) until it is done: what ends the process takes it along. Where the file system has no such files it has a hidden name
+ * beside the place, ".NAME.PID-N.tmp", which SIGKILL leaves behind. One that replaces another has that name too, between the last two system calls.
  */
 #include "image/target.h"
 
@@ -35,13 +35,16 @@ static char *directory_of(const char *path)
     return strndup(path, slash == path ? 1 : (size_t)(slash - path));
 }
 
-/* A name beside the place that nobody else uses, for a new file, or for the one without a name. */
+/* A hidden name beside the place that nobody else uses, for a new file, or for the one without a name. */
 static int take_temporary(struct image_target *t, bool make)
 {
+    const char *slash = strrchr(t->place, '/');
+    int directory = slash ? (int)(slash + 1 - t->place) : 0;
+
     for (unsigned i = 0; i < 100; i++) {
         char *name;
         int fd = -1, r;
-        if (asprintf(&name, "%s.%d-%u.tmp", t->place, (int)getpid(), i) < 0)
+        if (asprintf(&name, "%.*s.%.200s.%d-%u.tmp", directory, t->place, t->place + directory, (int)getpid(), i) < 0)
             return -ENOMEM;
         if (make)
             r = fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -145,21 +148,29 @@ static int sync_directory(const struct image_target *t)
     return r == -EINVAL ? 0 : r;
 }
 
-/* Without `replace` a link fails where something has come meanwhile. */
+/* Not every file system has this rename, and not every one has links: each of those without files that have no name has one of both. */
+static int rename_new(const char *from, const char *to)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+        return -errno;
+    return link(from, to) < 0 || unlink(from) < 0 ? -errno : 0;
+}
+
+/* Without `replace` it fails where something has come meanwhile. */
 static int put_in_place(struct image_target *t)
 {
-    if (!t->replace) {
-        if (linkat(AT_FDCWD, t->temporary ? t->temporary : t->path, AT_FDCWD, t->place, AT_SYMLINK_FOLLOW) < 0)
-            return -errno;
-        if (t->temporary && unlink(t->temporary) < 0)
-            return -errno;
-    } else {
-        int r = t->temporary ? 0 : take_temporary(t, false);
-        if (r)
-            return r;
-        if (rename(t->temporary, t->place) < 0)
-            return -errno;
-    }
+    int r = 0;
+
+    if (!t->replace && !t->temporary)
+        return linkat(AT_FDCWD, t->path, AT_FDCWD, t->place, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+    if (!t->temporary)
+        r = take_temporary(t, false);
+    if (r == 0)
+        r = t->replace ? (rename(t->temporary, t->place) < 0 ? -errno : 0) : rename_new(t->temporary, t->place);
+    if (r)
+        return r;
     free(t->temporary);
     t->temporary = NULL;
     return 0;

@@ -2,9 +2,12 @@
 
 import json
 import os
+import random
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "guest"))
@@ -111,6 +114,38 @@ class Create(Disk):
                 self.one_line(self.run_vireo("disk", "create", *args), 2, *words)
         self.assertEqual([p.name for p in self.dir.iterdir()], ["here.qcow2"])
         self.assertEqual(here.read_bytes(), before)
+
+
+class Long(Disk):
+    """What takes its time: a bar, and an end when it is asked for."""
+
+    def test_bar(self):
+        """With a rate and the time left; then it goes away."""
+        terminal = harness.Terminal("disk", "create", self.dir / "full.raw", "3G", "--preallocate", "full")
+        self.addCleanup(terminal.close)
+        terminal.expect(r"create \[#*\.*\] +\d+ %  \S+ \S+ of 3\.0 GiB  \S+ \S+/s  \S+ left")
+        terminal.type("\x03")
+        self.assertEqual(terminal.wait(), 1)
+        self.assertIn("interrupted", terminal.text)
+        self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_killed(self):
+        """Whole or absent, and nothing beside it."""
+        path = self.dir / "full.qcow2"
+        dice = random.Random(7)
+        for i in range(8):
+            process = subprocess.Popen([harness.VIREO, "disk", "create", path, "64M", "--preallocate", "full"], stderr=subprocess.PIPE)
+            time.sleep(dice.random() * 0.15)
+            process.send_signal(signal.SIGKILL if i % 2 else signal.SIGTERM)
+            said = process.communicate()[1]
+            if path.exists():
+                self.qemu("check", path)
+                path.unlink()
+            elif i % 2 == 0 and process.returncode == 1:
+                self.assertRegex(said, rb"^vireo: interrupted[^\n]*\n$")
+            else:
+                self.assertIn(process.returncode, (-signal.SIGKILL, -signal.SIGTERM)) # before it listens, it is just ended
+            self.assertEqual(list(self.dir.iterdir()), [])
 
 
 class Thin(Disk):

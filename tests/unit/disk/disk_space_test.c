@@ -17,9 +17,9 @@ static void test_parse(void **state)
         uint64_t bytes;
         unsigned percent;
     } cases[] = {
-        {"10%", true, 0, 10}, {"0%", true, 0, 0},   {"100%", true, 0, 100},      {"0", true, 0, 0},
-        {"5", true, 5, 0},    {"2G", true, 2 * GIB, 0}, {"101%", false, 0, 0},   {"-1%", false, 0, 0},
-        {"10%%", false, 0, 0}, {"%", false, 0, 0},  {"4294967306%", false, 0, 0}, {"1.5G", false, 0, 0},
+        {"10%", true, 0, 10},  {"0%", true, 0, 0},       {"100%", true, 0, 100},       {"0", true, 0, 0},
+        {"5", true, 5, 0},     {"2G", true, 2 * GIB, 0}, {"101%", false, 0, 0},        {"-1%", false, 0, 0},
+        {"10%%", false, 0, 0}, {"%", false, 0, 0},       {"4294967306%", false, 0, 0}, {"1.5G", false, 0, 0},
     };
     struct disk_space_limit limit;
 
