@@ -223,13 +223,18 @@ static int fault(struct fake *f, const struct disk_request *req)
     if (f->dead)
         return -EIO;
     if (f->n_ops == f->fail_op) {
+        f->n_failed++;
         f->fail_op = f->fail_gap ? f->n_ops + 1 + fake_random(&f->seed) % f->fail_gap : 0;
         return fake_random(&f->seed) % 2 ? -EIO : -ENOSPC;
     }
+    if (f->n_ops == f->full_at)
+        f->max_size = f->size;
     if (req->op == DISK_READ || req->op == DISK_DISCARD)
         return 0;
-    if (f->max_size && req->op != DISK_FLUSH && (req->offset > f->max_size || req->len > f->max_size - req->offset))
+    if (f->max_size && req->op != DISK_FLUSH && (req->offset > f->max_size || req->len > f->max_size - req->offset)) {
+        f->n_failed++;
         return -ENOSPC;
+    }
     return 0;
 }
 
@@ -438,8 +443,10 @@ int file_truncate(struct file *file, uint64_t size)
 
     if (f->dead)
         return -EIO;
-    if (f->max_size && size > f->max_size)
+    if (f->max_size && size > f->max_size) {
+        f->n_failed++;
         return -ENOSPC;
+    }
     change(f, (struct fake_change){.truncate = true, .offset = size});
     return 0;
 }

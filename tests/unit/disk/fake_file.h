@@ -28,7 +28,9 @@ struct fake {
     unsigned lag;      /* some requests wait while up to so many others are done */
     uint64_t fail_op;  /* this one fails, whatever it is; 0: none */
     unsigned fail_gap; /* after one that failed, one of the next so many fails; 0: none */
+    uint64_t n_failed; /* because of these two, or for want of room */
     uint64_t max_size; /* -ENOSPC beyond; 0: no limit */
+    uint64_t full_at;  /* n_ops at which max_size becomes the size there is; 0: never */
     uint64_t die_at;   /* n_ops from which on it is dead; 0: never */
     bool dead;         /* all fails */
     struct fake *twin; /* dies with it */

@@ -32,6 +32,9 @@ void model_init(struct model *m, const struct disk_create_conf *conf, const char
 void model_fini(struct model *m);
 /* One random move. False: the host is dead. */
 bool model_move(struct model *m);
+/* One of a kind; 0 is requests. */
+unsigned model_kinds(void);
+bool model_make(struct model *m, unsigned kind);
 /* Open, and nothing under way: it holds what it must, in snapshots too (`cut`: what it may, and then must). */
 void model_check(struct model *m, bool cut);
 /* The host died: what it finds afterwards is the image from now on. It is closed. */

@@ -59,10 +59,13 @@ void world_open(struct world *w)
     struct err err = {""};
 
     fake_next = w->fake;
-    if (disk_open(&w->disk, &w->conf, w->loop, &err)) {
-        if (!w->fake->die_at || !w->fake->dead)
+    uint64_t failed = w->fake->n_failed;
+    while (disk_open(&w->disk, &w->conf, w->loop, &err)) {
+        if (w->fake->die_at && w->fake->dead)
+            return;
+        if (w->fake->n_failed == failed)
             fail_msg("%s", err.msg);
-        return;
+        failed = w->fake->n_failed;
     }
     if (w->max_pages) {
         struct qcow2 *q = (struct qcow2 *)w->disk;
@@ -149,6 +152,8 @@ static void done(struct disk_request *req, int result)
 
     if (result) {
         w->errors++;
+        if (w->room_after && w->errors % w->room_after == 0)
+            w->fake->max_size = 0;
         if (!w->fake->dead && req->op != DISK_FLUSH) {
             disk_submit(w->disk, req); /* until it is done */
             return;
@@ -282,6 +287,7 @@ static void begin(struct world *w)
             pack(op);
         op->active = true;
         w->n_active++;
+        w->begun++;
         if (op->req.op == DISK_FLUSH)
             take_snapshot(op);
         op->iov[2] = (struct iovec){0};

@@ -45,9 +45,10 @@ struct world {
     uint32_t next_value;
     struct op ops[16];
     unsigned n_active, depth, errors;
-    uint64_t left; /* to be begun */
+    uint64_t left, begun; /* to be begun; so far */
     bool done;
-    unsigned max_pages; /* of the cache; 0: as it is */
+    unsigned room_after; /* so many errors, the host has room again; 0: never */
+    unsigned max_pages;  /* of the cache; 0: as it is */
     void (*hook)(
         struct world *w); /* NULL, or called now and then while requests are under way; not from within itself */
     void *hook_opaque;
