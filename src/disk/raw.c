@@ -11,10 +11,12 @@
 #include "base/log.h"
 #include "disk/file.h"
 #include "disk/format.h"
+#include "disk/raw_discard.h"
 
 struct raw {
     struct disk disk;
     struct file *file;
+    struct raw_discard discard;
 };
 
 static void submit(struct disk *disk, struct disk_request *req)
@@ -24,12 +26,13 @@ static void submit(struct disk *disk, struct disk_request *req)
     if (req->compress)
         disk_complete_later(disk, req, -ENOTSUP);
     else
-        file_submit(raw->file, req);
+        raw_discard_submit(&raw->discard, req);
 }
 
 static int resize(struct disk *disk, uint64_t size, struct err *err)
 {
     struct raw *raw = CONTAINER_OF(disk, struct raw, disk);
+    raw_discard_drain(&raw->discard);
     int r = file_truncate(raw->file, size);
 
     if (r == -ENOTSUP)
@@ -45,6 +48,7 @@ static void close_raw(struct disk *disk)
 {
     struct raw *raw = CONTAINER_OF(disk, struct raw, disk);
 
+    raw_discard_drain(&raw->discard);
     file_close(raw->file);
     free(raw);
 }
@@ -69,6 +73,7 @@ int raw_open(struct disk **disk, const struct disk_conf *conf, struct loop *loop
     if (r < 0)
         goto free_raw;
     disk_init(&raw->disk, &type, conf, loop);
+    raw_discard_init(&raw->discard, &raw->disk, raw->file);
     uint64_t size = file_size(raw->file);
     if (size == 0) {
         r = err_set(err, -EINVAL, "disk '%.200s' is empty; accepted is a file of at least one block of %d bytes",

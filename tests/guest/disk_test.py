@@ -88,9 +88,10 @@ class Disk(harness.Case):
 
     def test_discard(self):
         """What the guest discards, the host has back; with discard=off it keeps it."""
-        image, kept = self.image(), self.image("kept.img")
+        image, kept, thin = self.image(), self.image("kept.img"), self.dir / "thin.qcow2"
+        subprocess.run([harness.VIREO, "disk", "create", thin, "64M"], check=True)
         self.script("""
-            for d in vda vdb; do
+            for d in vda vdb vdc; do
                 mke2fs /dev/$d >/dev/null
                 mount /dev/$d /mnt
                 dd if=/dev/urandom of=/mnt/f bs=1M count=40 2>/dev/null
@@ -98,8 +99,9 @@ class Disk(harness.Case):
                 rm /mnt/f
                 fstrim /mnt || [ $d = vdb ]
                 umount /mnt
-            done 2>/dev/null""", image, f"{kept},discard=off")
+            done 2>/dev/null""", image, f"{kept},discard=off", thin)
         self.assertLess(room(image), 4 * MIB)
+        self.assertLess(room(thin), 4 * MIB)
         self.assertGreater(room(kept), 40 * MIB)
 
     def test_zeroes(self):

@@ -231,6 +231,8 @@ static void test_discard(void **state)
 
     assert_true(r->d.features & F_DISCARD);
     assert_int_equal(ask_range(r, T_DISCARD, 128, 128, 0), S_OK);
+    assert_int_equal(request(r, T_IN, 128, NULL, 0, back, 65535 / 512 * 512), S_OK); /* waits for the host */
+    assert_memory_equal(back, zeroes, 65535 / 512 * 512);
     assert_true(fixture_room(r->files->path) <= room - 65536);
     assert_int_equal(ask_range(r, T_WRITE_ZEROES, 256, 128, 1), S_OK);
     assert_true(fixture_room(r->files->path) <= room - 2 * 65536);

@@ -283,9 +283,19 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_new),       TEST(test_there),     TEST(test_replace),         TEST(test_refused), TEST(test_long_name),
-        TEST(test_killed),    TEST(test_killed_replacing), TEST(test_take_away), /* for those that follow */
-        TEST(test_new),       TEST(test_there),     TEST(test_replace),         TEST(test_refused), TEST(test_long_name),
+        TEST(test_new),
+        TEST(test_there),
+        TEST(test_replace),
+        TEST(test_refused),
+        TEST(test_long_name),
+        TEST(test_killed),
+        TEST(test_killed_replacing),
+        TEST(test_take_away), /* for those that follow */
+        TEST(test_new),
+        TEST(test_there),
+        TEST(test_replace),
+        TEST(test_refused),
+        TEST(test_long_name),
         TEST(test_killed_named),
     };
     return cmocka_run_group_tests_name("target", tests, NULL, NULL);
