@@ -182,6 +182,30 @@ class Disk(harness.Case):
         terminal.expect(hashlib.md5(content).hexdigest(), guest.PATIENCE)
         self.assertEqual(terminal.wait(guest.PATIENCE), 0, terminal.text)
 
+    def test_full_qcow2_pauses(self):
+        """A qcow2 image that finds no room for data or metadata: the VM pauses and goes on, and the image is sound."""
+        small, control, go, grown = self.dir / "small", self.dir / "control", self.dir / "go", self.dir / "grown"
+        image, after = small / "disk.qcow2", self.dir / "after.qcow2"
+        small.mkdir()
+        script = "dd if=/dev/zero bs=1M count=24 | tr '\\0' x | dd of=/dev/vda bs=1M conv=fsync; md5sum </dev/vda"
+        command = [harness.VIREO, *guest.arguments(self.dir, "script", {"bin/script": f"#!/bin/sh\n{script}\n".encode()}),
+                   "--timeout", guest.PATIENCE, "--control", f"unix:{control}", "--disk", image]
+        then = f"until [ -e {go} ]; do sleep 0.1; done; mount -o remount,size=80m {small}; touch {grown}"
+        setup = (f"mount -t tmpfs -o size=8m tmpfs {small}; {harness.VIREO} disk create {image} 64M --cluster-size 4K; "
+                 f"{{ {then}; }} & {shlex.join(map(str, command))}; status=$?; cp {image} {after}; exit $status")
+        terminal = harness.Terminal(command=["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", setup])
+        self.addCleanup(terminal.close)
+        terminal.expect("No space left on device", guest.PATIENCE)
+        go.touch()
+        terminal.until(grown.exists, "room")
+        terminal.until(lambda: b"paused" in self.run_vireo("ctl", control, "status").stdout, "a pause")
+        self.assertEqual(self.run_vireo("ctl", control, "resume").returncode, 0)
+        content = b"x" * 24 * MIB + bytes(40 * MIB)
+        terminal.expect(hashlib.md5(content).hexdigest(), guest.PATIENCE)
+        self.assertEqual(terminal.wait(guest.PATIENCE), 0, terminal.text)
+        result = self.run_vireo("disk", "check", after)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
     def test_resize(self):
         """A disk grows while the guest runs, which can use what it has got."""
         image, control = self.image(size=4 * MIB), self.dir / "control"
