@@ -287,6 +287,20 @@ static const struct {
     {4, resize},    {3, bitmap}, {3, reopen}, {2, no_room},
 };
 
+static void meanwhile(struct world *w)
+{
+    struct model *m = w->hook_opaque;
+
+    m->moves++;
+    (void)(fake_random(&w->seed) % 2 ? make(m) : remove_shot(m));
+}
+
+void model_meanwhile(struct model *m)
+{
+    m->w.hook = meanwhile;
+    m->w.hook_opaque = m;
+}
+
 bool model_move(struct model *m)
 {
     unsigned total = 0, i = 0;

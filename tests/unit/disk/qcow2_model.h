@@ -30,6 +30,8 @@ struct model {
 /* The image as disk_create() makes it; `path` for that while, or NULL where `w.fake` is there already. */
 void model_init(struct model *m, const struct disk_create_conf *conf, const char *path, uint64_t seed);
 void model_fini(struct model *m);
+/* From now on snapshots are made and removed while requests are under way, too. */
+void model_meanwhile(struct model *m);
 /* One random move. False: the host is dead. */
 bool model_move(struct model *m);
 /* One of a kind; 0 is requests. */

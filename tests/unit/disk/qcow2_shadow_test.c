@@ -109,6 +109,8 @@ static void test_shadow(void **state)
         m.w.conf.discard = i % 4 != 3;
         m.w.fake->lag = i % 2 ? 100 : 0;
         m.w.pack = i % 40 == 2;
+        if (i % 2)
+            model_meanwhile(&m);
         live(&m, most, qemu);
         assert_int_equal(m.w.errors, 0);
         assert_int_equal(m.failures, 0);
