@@ -198,19 +198,12 @@ static void huge(struct fake *f, uint64_t *seed)
 
 static struct fake *foreign(uint64_t *seed)
 {
-    static const char *const magics[] = {"KDMV",
-                                         "<<< Oracle VM VirtualBox Disk Image >>>\n",
-                                         "vhdxfile",
-                                         "conectix",
-                                         "QED",
-                                         "\x7f"
-                                         "ELF",
-                                         "\x1f\x8b\x08",
-                                         "# Disk DescriptorFile\n",
-                                         "LUKS\xba\xbe",
-                                         "",
-                                         "QFI\xfb",
-                                         "QFI\xfb"};
+    static const char *const magics[] = {"KDMV",         "<<< Oracle VM VirtualBox Disk Image >>>\n",
+                                         "vhdxfile",     "conectix",
+                                         "QED",          "\177ELF",
+                                         "\x1f\x8b\x08", "# Disk DescriptorFile\n",
+                                         "LUKS\xba\xbe", "",
+                                         "QFI\xfb",      "QFI\xfb"};
     static uint8_t bytes[65536];
     size_t i = fake_random(seed) % ARRAY_SIZE(magics),
            len = fake_random(seed) % 4 ? sizeof(bytes) : fake_random(seed) % 600;
