@@ -101,6 +101,37 @@ int disk_command_allow(const struct option_list *backing, const char *more, stru
     return disk_allow_open(allow, paths, n, err);
 }
 
+/* Bytes of the character at `c`, if it is one to be shown; 0 otherwise (RFC 3629, section 4). */
+static size_t shown(const unsigned char *c)
+{
+    size_t n = *c < 0x80                 ? 1
+               : *c >= 0xc2 && *c < 0xe0 ? 2
+               : *c >= 0xe0 && *c < 0xf0 ? 3
+               : *c >= 0xf0 && *c < 0xf5 ? 4
+                                         : 0;
+
+    if (n == 1)
+        return *c >= ' ' && *c != 0x7f;
+    for (size_t i = 1; i < n; i++)
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+    if ((*c == 0xc2 && c[1] < 0xa0) || (*c == 0xe0 && c[1] < 0xa0) || (*c == 0xed && c[1] > 0x9f) ||
+        (*c == 0xf0 && c[1] < 0x90) || (*c == 0xf4 && c[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+char *disk_command_clean(char *name)
+{
+    for (char *c = name; *c;) {
+        size_t n = shown((unsigned char *)c);
+        if (!n)
+            *c = '?';
+        c += n ? n : 1;
+    }
+    return name;
+}
+
 int disk_command_print(json_t *json)
 {
     char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_ENCODE_ANY) : NULL;

@@ -25,6 +25,11 @@ bool disk_command_parse(const char *name, int argc, char **argv, void *values, u
 int disk_command_allow(const struct option_list *backing, const char *more, struct disk_allow **allow,
                        struct err *err) MUST_CHECK;
 
+/*
+ * Makes a name that an image has fit for a terminal and for JSON, in place: control characters, and what is no UTF-8, become question marks. Returns it.
+ */
+char *disk_command_clean(char *name);
+
 /* Prints `json`, which it takes; NULL is -ENOMEM. */
 int disk_command_print(json_t *json) MUST_CHECK;
 

@@ -10,7 +10,7 @@
 
 #include "disk/file.h"
 
-#define RAW_DISCARD_RANGES 256         /* noted; further ones go to the file at once */
+#define RAW_DISCARD_RANGES 256 /* noted; further ones go to the file at once */
 #define RAW_DISCARD_PIECE  (32 * MIB)
 
 struct raw_range {
@@ -23,8 +23,8 @@ struct raw_discard {
     struct raw_range ranges[RAW_DISCARD_RANGES];
     unsigned n;
     uint64_t piece_most; /* bytes: RAW_DISCARD_PIECE */
-    bool busy; /* `piece` is with the file */
-    bool failed; /* it has, once: the guest hears of it from now on */
+    bool busy;           /* `piece` is with the file */
+    bool failed;         /* it has, once: the guest hears of it from now on */
     struct disk_request piece;
     struct disk_request *waiting, **waiting_tail; /* for what lies in their way */
 };

@@ -90,6 +90,27 @@ class Create(Disk):
         told = self.told("info", top)
         self.assertEqual((told["backing"], told["backing_format"], told["size"]), ("base.raw", "raw", MIB))
 
+    def test_chain(self):
+        """Info follows the chain as far as that is permitted, and says why it stops. What images have for names does no harm to a terminal."""
+        for command in (["base.raw", "4M"], ["mid.qcow2", "--over", "base.raw"], ["top.qcow2", "--over", "mid.qcow2", "--backing", "."]):
+            subprocess.run([harness.VIREO, "disk", "create", *command], cwd=self.dir, check=True)
+        top = self.dir / "top.qcow2"
+        told = self.told("info", top, "--backing", self.dir)
+        self.assertEqual([(os.path.basename(c["path"]), c["format"], c["size"]) for c in told["chain"]],
+                         [("mid.qcow2", "qcow2", 4 * MIB), ("base.raw", "raw", 4 * MIB)])
+        self.assertNotIn("chain_missing", told)
+        told = self.told("info", top)
+        self.assertEqual(told["chain"], [])
+        self.assertIn("permitted", told["chain_missing"])
+        told = self.told("info", top, "--backing", self.dir / "mid.qcow2")
+        self.assertEqual(len(told["chain"]), 1)
+        self.assertIn("base.raw", told["chain_missing"])
+        image = top.read_bytes()
+        for name in (b"\x1b[2Jq", b"\xff\xc0\x80\xedq", b"\xc2\x9b\x7f\nq"):
+            top.write_bytes(image.replace(b"mid.q", name.ljust(5, b"q")))
+            self.assertRegex(self.told("info", top)["backing"], r"^\?[\[?]")
+            self.assertNotRegex(self.disk("info", top), r"[\x00-\x09\x0b-\x1f\x7f-\x9f]|\n\w*q+cow2")
+
     def test_refused(self):
         """One line each, and nothing is left behind."""
         here = self.dir / "here.qcow2"
