@@ -81,10 +81,15 @@ static void test_cuts(void **state)
 
     for (unsigned i = 0; i < n; i++) {
         if (i % LIVES == 0) {
-            model_init(&m, &shapes[i / LIVES % ARRAY_SIZE(shapes)], path, i + 1);
+            const struct disk_create_conf *shape = &shapes[i / LIVES % ARRAY_SIZE(shapes)];
+            model_init(&m, shape, path, i + 1);
             m.w.fake->keep_changes = true;
             m.w.max_pages = i / LIVES % 3 == 1 ? 6 : 0;
-            m.w.pack = i / LIVES % 15 == 2; /* deflating takes longer than all the rest */
+            /*
+             * Deflating takes longer than all the rest. What shares a cluster of 16 KiB may have more references, over all snapshots, than 4 bits can
+             * tell: a snapshot is refused then, and rightly so.
+             */
+            m.w.pack = i / LIVES % 15 == 2 && shape->refcount_bits != 4;
         }
         world_open(&m.w);
         model_check(&m, true);
