@@ -200,8 +200,6 @@ static int revert(struct disk *disk, const char *name, struct err *err)
             r = qcow2_swap_fail(&s, -EINVAL, "the snapshot's size is %llu", (unsigned long long)s.size);
         if (r == 0)
             r = build_revert(&s, &t, l1, q->snapshots[i].l1_size);
-        if (r == 0 && qcow2_bitmap_will_change(q))
-            r = qcow2_swap_fail(&s, -EIO, "its bitmaps cannot be marked as in use");
         if (r == 0)
             r = qcow2_swap_commit(&s, true);
         if (r == 0)
