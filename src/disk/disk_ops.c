@@ -6,6 +6,7 @@
 #include "disk/disk_check.h"
 #include "disk/disk_info.h"
 #include "disk/disk_snapshot.h"
+#include "disk/file_protocol.h"
 
 static int lacks(const struct disk *disk, const char *what, struct err *err)
 {
@@ -139,7 +140,7 @@ void disk_info_get(const struct disk *disk, struct disk_info *info)
 
     *info = (struct disk_info){.size = disk->size};
     /* A server's files are not in a directory of ours. */
-    if (!strstr(disk->path, "://") && stat(disk->path, &st) == 0 && S_ISREG(st.st_mode)) {
+    if (!file_protocol_is(disk->path) && stat(disk->path, &st) == 0 && S_ISREG(st.st_mode)) {
         info->file_size = (uint64_t)st.st_size;
         info->allocated = (uint64_t)st.st_blocks * 512;
     }

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/number.h"
 #include "disk/disk_thin.h"
+#include "disk/file_protocol.h"
 
 #define EVERY (10 * NS_PER_SEC)
 #define COUNT (60 * NS_PER_SEC) /* promises are not added up more often than that */
@@ -77,7 +78,7 @@ void disk_space_init(struct disk_space *space, const struct disk *disk, const st
 
     *space = (struct disk_space){.disk = disk};
     loop_timer_init(&space->timer, disk->loop, look, space);
-    if (disk->read_only || strstr(disk->path, "://") || stat(disk->path, &st) < 0 || !S_ISREG(st.st_mode))
+    if (disk->read_only || file_protocol_is(disk->path) || stat(disk->path, &st) < 0 || !S_ISREG(st.st_mode))
         return;
     (void)disk_thin_note(disk->path, disk->type->name);
     space->limit = *limit;

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "disk/disk.h"
 #include "disk/disk_known.h"
+#include "disk/file_protocol.h"
 
 #define MAX_FILES 10000
 
@@ -92,7 +93,7 @@ static void add(struct gathering *g, int fd, const char *format)
 /* The directory that `path` lies in, links followed, whose name is in `real`, and the file's name there in *name, which is in `real` too. */
 static int open_directory(const char *path, char real[PATH_MAX], const char **name)
 {
-    if (strstr(path, "://") || !realpath(path, real))
+    if (file_protocol_is(path) || !realpath(path, real))
         return -ENOENT;
     char *slash = strrchr(real, '/');
     *name = slash + 1;

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "disk/file_protocol.h"
+
 struct image_target {
     char *place;     /* symbolic links resolved, where something is there */
     char *name;      /* as it was given */
@@ -113,7 +115,7 @@ int image_target_open(struct image_target **out, const char *path, bool replace,
     t->name = strdup(path);
     if (!t->name)
         r = err_set(err, -ENOMEM, "out of memory");
-    else if (strstr(path, "://"))
+    else if (file_protocol_is(path))
         r = replace ? 0 : err_set(err, -EINVAL, "'%.200s' is written in place; --replace permits it", path);
     else
         r = open_local(t, path, err);
