@@ -39,39 +39,51 @@ void file_net_op_remove(struct file_net_list *list, struct file_net_op *op)
 
 /* ---- memory of requests ---- */
 
-static void copy_in(const struct disk_request *req, uint64_t from, uint8_t *buf, uint64_t len)
+/* The pieces of a request's memory that its bytes [from, from + len) lie in, one after the other. */
+struct walk {
+    const struct disk_request *req;
+    uint64_t from, len;
+    unsigned i;
+};
+
+/* The next piece, its length in *n; NULL: there is no more. */
+static char *next_piece(struct walk *w, uint64_t *n)
 {
-    for (unsigned i = 0; i < req->n_iov && len; i++) {
-        uint64_t here = req->iov[i].iov_len;
-        if (from >= here) {
-            from -= here;
+    for (; w->i < w->req->n_iov && w->len; w->i++) {
+        const struct iovec *iov = &w->req->iov[w->i];
+        if (w->from >= iov->iov_len) {
+            w->from -= iov->iov_len;
             continue;
         }
-        here = here - from < len ? here - from : len;
-        memcpy(buf, (const char *)req->iov[i].iov_base + from, here);
-        buf += here;
-        len -= here;
-        from = 0;
+        char *piece = (char *)iov->iov_base + w->from;
+        *n = iov->iov_len - w->from < w->len ? iov->iov_len - w->from : w->len;
+        w->from += *n;
+        w->len -= *n;
+        return piece;
     }
+    return NULL;
+}
+
+static void copy_in(const struct disk_request *req, uint64_t from, uint8_t *buf, uint64_t len)
+{
+    struct walk w = {.req = req, .from = from, .len = len};
+    uint64_t n;
+
+    for (const char *piece; (piece = next_piece(&w, &n)); buf += n)
+        memcpy(buf, piece, n);
 }
 
 /* buf NULL: zeroes. */
 static void copy_out(const struct disk_request *req, uint64_t from, const uint8_t *buf, uint64_t len)
 {
-    for (unsigned i = 0; i < req->n_iov && len; i++) {
-        uint64_t here = req->iov[i].iov_len;
-        if (from >= here) {
-            from -= here;
-            continue;
-        }
-        here = here - from < len ? here - from : len;
+    struct walk w = {.req = req, .from = from, .len = len};
+    uint64_t n;
+
+    for (char *piece; (piece = next_piece(&w, &n)); buf = buf ? buf + n : NULL) {
         if (buf)
-            memcpy((char *)req->iov[i].iov_base + from, buf, here);
+            memcpy(piece, buf, n);
         else
-            memset((char *)req->iov[i].iov_base + from, 0, here);
-        buf = buf ? buf + here : NULL;
-        len -= here;
-        from = 0;
+            memset(piece, 0, n);
     }
 }
 
