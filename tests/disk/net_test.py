@@ -161,6 +161,16 @@ class Cases:
         self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
         self.assertRegex(result.stderr, pattern)
 
+    def refuse_second(self, reason):
+        """Who comes while somebody writes is refused, and does not disturb."""
+        writer = Writer(self, self.disk())
+        writer.expect_more()
+        other = Writer(self, self.disk(), name="other")
+        text = other.process.communicate(timeout=harness.PATIENCE)[0]
+        self.assertEqual(other.process.returncode, 2, text)
+        self.assertIn(reason, text)
+        self.assertEqual(writer.finish()[0], 0)
+
     def test_refused(self):
         """Nobody there: one line, status 2; so at the start of a VM."""
         self.refused(self.server.url(port=servers.free_port()), "refused")
@@ -235,13 +245,7 @@ class Iscsi(Cases, harness.Case):
 
     def test_reserved(self):
         """A second writer is refused."""
-        writer = Writer(self, self.disk())
-        writer.expect_more()
-        other = Writer(self, self.disk(), name="other")
-        text = other.process.communicate(timeout=harness.PATIENCE)[0]
-        self.assertEqual(other.process.returncode, 2, text)
-        self.assertIn("another initiator has reserved it", text)
-        self.assertEqual(writer.finish()[0], 0)
+        self.refuse_second("another initiator has reserved it")
 
 
 class Nfs(Cases, harness.Case):
@@ -269,13 +273,7 @@ class Nfs(Cases, harness.Case):
 
     def test_locked(self):
         """A second writer is refused."""
-        writer = Writer(self, self.disk())
-        writer.expect_more()
-        other = Writer(self, self.disk(), name="other")
-        text = other.process.communicate(timeout=harness.PATIENCE)[0]
-        self.assertEqual(other.process.returncode, 2, text)
-        self.assertIn("the file is locked", text)
-        self.assertEqual(writer.finish()[0], 0)
+        self.refuse_second("the file is locked")
 
 
 if __name__ == "__main__":
