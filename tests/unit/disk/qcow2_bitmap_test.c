@@ -4,6 +4,7 @@
 #include "disk/disk_create.h"
 #include "disk/disk_snapshot.h"
 #include "disk_fixture.h"
+#include "qcow2_dir.h"
 
 #define SIZE (UINT64_C(64) << 20)
 
@@ -27,11 +28,6 @@ static struct disk *open_it(struct disk_fixture *f)
     return disk;
 }
 
-static bool have_qemu(void)
-{
-    return system("qemu-img --version >/dev/null 2>&1") == 0;
-}
-
 static int shell(struct disk_fixture *f, const char *before, const char *after)
 {
     char line[512];
@@ -42,7 +38,7 @@ static int shell(struct disk_fixture *f, const char *before, const char *after)
 
 static void sound(struct disk_fixture *f)
 {
-    if (have_qemu())
+    if (qcow2_dir_have_qemu())
         assert_int_equal(shell(f, "qemu-img check -f qcow2", ""), 0);
 }
 
@@ -197,7 +193,7 @@ static void qemu(void **state)
 {
     struct disk_fixture *f = *state;
 
-    if (!have_qemu())
+    if (!qcow2_dir_have_qemu())
         skip();
     char line[600];
     snprintf(line, sizeof(line),

@@ -5,63 +5,38 @@
 #include "disk/disk_chain.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "../unit.h"
-#include "base/log.h"
 #include "disk/disk_allow.h"
 #include "disk/format.h"
 #include "disk/qcow2_impl.h"
 #include "image/chain.h"
+#include "qcow2_dir.h"
 #include "qcow2_world.h"
 
 #define LEVELS 3
 
-static char dir[64], raw_path[96];
+static char dir[] = "/tmp/vireo-chain-XXXXXX", raw_path[96];
 static struct disk_allow *allow;
 
 static int make_dir(void **state)
 {
     const char *paths[] = {dir};
 
-    if (!getenv("VIREO_TEST_LOG") && !freopen("/dev/null", "w", stderr)) /* what fails on purpose says so */
+    if (qcow2_dir_make(dir))
         return -1;
-    log_set_level(LOG_LEVEL_ERROR);
-    strcpy(dir, "/tmp/vireo-chain-XXXXXX");
-    assert_non_null(mkdtemp(dir));
     snprintf(raw_path, sizeof(raw_path), "%s/raw", dir);
     return disk_allow_open(&allow, paths, 1, NULL);
-}
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    return remove(path);
 }
 
 static int remove_dir(void **state)
 {
     disk_allow_close(allow);
-    return nftw(dir, remove_one, 4, FTW_DEPTH | FTW_PHYS);
-}
-
-static bool have_qemu(void)
-{
-    return system("qemu-img --version >/dev/null 2>&1") == 0;
-}
-
-static int run(const char *fmt, ...)
-{
-    char command[1024];
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    return system(command);
+    return qcow2_dir_remove(dir);
 }
 
 /* ---- chains ---- */
@@ -194,10 +169,10 @@ static void check_with_qemu(struct chain *c)
 {
     for (unsigned i = 0; i < c->n; i++)
         fake_save(c->worlds[i].fake, c->paths[i]);
-    if (run("qemu-img check -q -f qcow2 %s", c->paths[c->n - 1]))
+    if (qcow2_dir_run("qemu-img check -q -f qcow2 %s", c->paths[c->n - 1]))
         fail_msg("qemu-img check found something");
     save_raw(top_of(c), raw_path);
-    if (run("qemu-img compare -q -f qcow2 -F raw %s %s", c->paths[c->n - 1], raw_path))
+    if (qcow2_dir_run("qemu-img compare -q -f qcow2 -F raw %s %s", c->paths[c->n - 1], raw_path))
         fail_msg("qemu-img compare found a difference");
 }
 
@@ -205,7 +180,7 @@ static void check_with_qemu(struct chain *c)
 
 static void test_random(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
 
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
         for (unsigned round = 0; round < 3; round++) {
@@ -377,7 +352,7 @@ static void test_map(void **state)
 /* What lies below the end, and what did, does not come out when the end moves. */
 static void test_resize(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
 
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
         static const uint64_t sizes[] = {3 * MIB / 2 + 512, 3 * MIB, 1 * MIB, 9 * MIB + 512};
@@ -480,7 +455,7 @@ static void test_set(void **state)
         assert_int_equal(disk_backing_empty(w->disk, &err), 0);
         world_close(w);
         assert_int_equal(world_verify(w->fake), 0);
-        if (have_qemu())
+        if (qcow2_dir_have_qemu())
             check_with_qemu(&c);
         chain_fini(&c);
     }
@@ -580,7 +555,7 @@ static void work_on_top(struct chain *c)
 static void test_commit(void **state)
 {
     unsigned ended = 0, n = cuts(32);
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
 
     for (unsigned i = 0; i < n; i++) {
         struct chain c;
@@ -618,7 +593,7 @@ static void test_commit(void **state)
 static void test_rebase(void **state)
 {
     unsigned ended = 0, n = cuts(32);
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
 
     for (unsigned i = 0; i < n; i++) {
         struct chain c;

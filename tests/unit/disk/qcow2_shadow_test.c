@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "../unit.h"
-#include "base/log.h"
+#include "qcow2_dir.h"
 #include "qcow2_model.h"
 
 #define USUAL    100000
@@ -20,9 +20,8 @@ static char path[64], raw[64];
 
 static int set_up(void **state)
 {
-    if (!getenv("VIREO_TEST_LOG") && !freopen("/dev/null", "w", stderr)) /* what fails on purpose says so */
+    if (qcow2_dir_quiet())
         return -1;
-    log_set_level(LOG_LEVEL_ERROR);
     mallopt(M_MMAP_THRESHOLD, 1 << 28); /* images come and go */
     mallopt(M_TRIM_THRESHOLD, 1 << 28);
     snprintf(path, sizeof(path), "/tmp/vireo-shadow-%d.qcow2", (int)getpid());
@@ -95,7 +94,7 @@ static void live(struct model *m, uint64_t most, bool qemu)
 
 static void test_shadow(void **state)
 {
-    bool qemu = system("qemu-img --version >/dev/null 2>&1") == 0;
+    bool qemu = qcow2_dir_have_qemu();
     uint64_t n = how_many(), done = 0;
     unsigned long moves = 0;
     static struct model m;

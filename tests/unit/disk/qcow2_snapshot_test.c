@@ -5,58 +5,33 @@
 #include "disk/disk_snapshot.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "../unit.h"
-#include "base/log.h"
 #include "disk/disk_bitmap.h"
 #include "disk/format.h"
 #include "disk/qcow2_impl.h"
+#include "qcow2_dir.h"
 #include "qcow2_world.h"
 
-static char dir[64], image_path[96], raw_path[96], other_path[96];
+static char dir[] = "/tmp/vireo-snapshot-XXXXXX", image_path[96], raw_path[96], other_path[96];
 
 static int make_dir(void **state)
 {
-    if (!getenv("VIREO_TEST_LOG") && !freopen("/dev/null", "w", stderr)) /* what fails on purpose says so */
+    if (qcow2_dir_make(dir))
         return -1;
-    log_set_level(LOG_LEVEL_ERROR);
-    strcpy(dir, "/tmp/vireo-snapshot-XXXXXX");
-    assert_non_null(mkdtemp(dir));
     snprintf(image_path, sizeof(image_path), "%s/image.qcow2", dir);
     snprintf(raw_path, sizeof(raw_path), "%s/raw", dir);
     snprintf(other_path, sizeof(other_path), "%s/other.qcow2", dir);
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    return remove(path);
-}
-
 static int remove_dir(void **state)
 {
-    return nftw(dir, remove_one, 4, FTW_DEPTH | FTW_PHYS);
-}
-
-static int run(const char *fmt, ...)
-{
-    char command[1024];
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    return system(command);
-}
-
-static bool have_qemu(void)
-{
-    return run("qemu-img --version >/dev/null 2>&1") == 0;
+    return qcow2_dir_remove(dir);
 }
 
 static struct fake *new_image(const struct disk_create_conf *conf, uint64_t seed)
@@ -201,18 +176,18 @@ static void check_qemu(struct world *w, const struct album *album)
     struct world_saved now;
 
     fake_save(w->fake, image_path);
-    if (run("qemu-img check -q -f qcow2 %s", image_path))
+    if (qcow2_dir_run("qemu-img check -q -f qcow2 %s", image_path))
         fail_msg("qemu-img check found something");
     world_save(w, &now);
     save_values(raw_path, &now);
     free(now.values);
-    if (run("qemu-img compare -q -f qcow2 -F raw %s %s", image_path, raw_path))
+    if (qcow2_dir_run("qemu-img compare -q -f qcow2 -F raw %s %s", image_path, raw_path))
         fail_msg("qemu-img compare found a difference");
     for (unsigned i = album->n / 2; i < album->n; i++) {
         uint64_t len = album->saved[i].n_blocks < w->n_blocks ? album->saved[i].n_blocks * 512 : w->n_blocks * 512;
         save_values(raw_path, &album->saved[i]); /* qemu-img reads as many bytes as the disk has now */
-        if (run("qemu-img convert -f qcow2 -l snapshot.name='%s' -O raw %s %s.out && cmp -n %llu %s %s.out",
-                album->names[i], image_path, raw_path, (unsigned long long)len, raw_path, raw_path))
+        if (qcow2_dir_run("qemu-img convert -f qcow2 -l snapshot.name='%s' -O raw %s %s.out && cmp -n %llu %s %s.out",
+                          album->names[i], image_path, raw_path, (unsigned long long)len, raw_path, raw_path))
             fail_msg("qemu-img reads something else from a snapshot");
     }
 }
@@ -232,7 +207,7 @@ static const struct disk_create_conf shapes[] = {
 
 static void test_random(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
 
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
         for (unsigned round = 0; round < 2; round++) {
@@ -268,7 +243,7 @@ static void test_random(void **state)
 /* Changes come from within the completion of requests, with others under way. */
 static void test_live(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
 
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
         struct album album = {0};
@@ -301,7 +276,7 @@ static void test_live(void **state)
 
 static void test_sizes(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
 
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
         struct album album = {0};
@@ -448,10 +423,10 @@ static void test_tree(void **state)
     assert_string_equal(find(&list, "e")->id, "5"); /* 4 was there once */
     free(list.items);
     world_close(&w);
-    if (have_qemu()) { /* keeps what it does not know, and knows nothing of parents */
+    if (qcow2_dir_have_qemu()) { /* keeps what it does not know, and knows nothing of parents */
         fake_save(fake, image_path);
-        assert_int_equal(run("qemu-img snapshot -c f %s && qemu-img snapshot -d e %s && qemu-img check -q %s",
-                             image_path, image_path, image_path),
+        assert_int_equal(qcow2_dir_run("qemu-img snapshot -c f %s && qemu-img snapshot -d e %s && qemu-img check -q %s",
+                                       image_path, image_path, image_path),
                          0);
         w.fake = fake_load(image_path, 1);
         world_open(&w);
@@ -497,7 +472,7 @@ static void test_bitmap(void **state)
     assert_true(offset == 0 && len == shape.size);
     world_check(&w, false);
     world_close(&w);
-    if (have_qemu())
+    if (qcow2_dir_have_qemu())
         check_qemu(&w, &album);
     album_fini(&album);
     world_fini(&w);
@@ -517,22 +492,22 @@ static const char *const foreigns[] = {"cluster_size=512",
 /* Each makes snapshots of an image by turns, returns to the other's, and deletes them. */
 static void test_foreign(void **state)
 {
-    if (!have_qemu())
+    if (!qcow2_dir_have_qemu())
         skip();
     for (size_t i = 0; i < ARRAY_SIZE(foreigns); i++) {
         struct err err = {""};
         struct album album = {0};
         struct world w;
         struct world_saved first, second;
-        run("rm -f %s", image_path);
-        assert_int_equal(run("qemu-img create -q -f qcow2 -o %s %s 2M", foreigns[i], image_path), 0);
+        qcow2_dir_run("rm -f %s", image_path);
+        assert_int_equal(qcow2_dir_run("qemu-img create -q -f qcow2 -o %s %s 2M", foreigns[i], image_path), 0);
         world_init(&w, fake_load(image_path, i), 2 * MIB, i);
         world_open(&w);
         world_run(&w, 100);
         world_save(&w, &first);
         world_close(&w);
         fake_save(w.fake, image_path);
-        assert_int_equal(run("qemu-img snapshot -c theirs %s", image_path), 0);
+        assert_int_equal(qcow2_dir_run("qemu-img snapshot -c theirs %s", image_path), 0);
         fake_free(w.fake);
         w.fake = fake_load(image_path, i);
         world_open(&w);
@@ -546,7 +521,8 @@ static void test_foreign(void **state)
         world_run(&w, 50);
         world_close(&w);
         check_qemu(&w, &album);
-        assert_int_equal(run("qemu-img snapshot -a ours %s && qemu-img check -q %s", image_path, image_path), 0);
+        assert_int_equal(qcow2_dir_run("qemu-img snapshot -a ours %s && qemu-img check -q %s", image_path, image_path),
+                         0);
         fake_free(w.fake);
         w.fake = fake_load(image_path, i);
         world_open(&w);
@@ -556,7 +532,8 @@ static void test_foreign(void **state)
         world_run(&w, 50);
         world_close(&w);
         check_qemu(&w, &album);
-        assert_int_equal(run("qemu-img snapshot -d ours %s && qemu-img check -q %s", image_path, image_path), 0);
+        assert_int_equal(qcow2_dir_run("qemu-img snapshot -d ours %s && qemu-img check -q %s", image_path, image_path),
+                         0);
         free(first.values);
         free(second.values);
         fake_free(w.fake);
@@ -639,7 +616,7 @@ static void check_either(struct world *w, struct album *album, unsigned what, bo
 
 static void test_cuts(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
     unsigned n = rounds(150);
 
     for (unsigned i = 0; i < n; i++) {
@@ -667,7 +644,7 @@ static void test_cuts(void **state)
         w.fake = after;
         if (qemu && i % 15 == 0) {
             fake_save(after, image_path);
-            int status = run("qemu-img check -q -f qcow2 %s >/dev/null", image_path);
+            int status = qcow2_dir_run("qemu-img check -q -f qcow2 %s >/dev/null", image_path);
             assert_true(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3); /* 3: leaks */
         }
         check_either(&w, &album, what, r == 0);

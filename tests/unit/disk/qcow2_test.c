@@ -5,57 +5,32 @@
 #include "disk/qcow2.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "../unit.h"
-#include "base/log.h"
 #include "disk/format.h"
 #include "disk/qcow2_impl.h"
+#include "qcow2_dir.h"
 #include "qcow2_world.h"
 
-static char dir[64], image_path[96], raw_path[96], other_path[96];
+static char dir[] = "/tmp/vireo-qcow2-XXXXXX", image_path[96], raw_path[96], other_path[96];
 
 static int make_dir(void **state)
 {
-    if (!getenv("VIREO_TEST_LOG") && !freopen("/dev/null", "w", stderr)) /* what fails on purpose says so */
+    if (qcow2_dir_make(dir))
         return -1;
-    log_set_level(LOG_LEVEL_ERROR);
-    strcpy(dir, "/tmp/vireo-qcow2-XXXXXX");
-    assert_non_null(mkdtemp(dir));
     snprintf(image_path, sizeof(image_path), "%s/image.qcow2", dir);
     snprintf(raw_path, sizeof(raw_path), "%s/raw", dir);
     snprintf(other_path, sizeof(other_path), "%s/other.qcow2", dir);
     return 0;
 }
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    return remove(path);
-}
-
 static int remove_dir(void **state)
 {
-    return nftw(dir, remove_one, 4, FTW_DEPTH | FTW_PHYS);
-}
-
-static bool have_qemu(void)
-{
-    return system("qemu-img --version >/dev/null 2>&1") == 0;
-}
-
-static int run(const char *fmt, ...)
-{
-    char command[1024];
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(command, sizeof(command), fmt, args);
-    va_end(args);
-    return system(command);
+    return qcow2_dir_remove(dir);
 }
 
 static struct fake *new_image(const struct disk_create_conf *conf, uint64_t seed)
@@ -96,10 +71,10 @@ static void save_raw(const struct world *w, const char *path)
 static void check_with_qemu(struct world *w)
 {
     fake_save(w->fake, image_path);
-    if (run("qemu-img check -q -f qcow2 %s", image_path))
+    if (qcow2_dir_run("qemu-img check -q -f qcow2 %s", image_path))
         fail_msg("qemu-img check found something");
     save_raw(w, raw_path);
-    if (run("qemu-img compare -q -f qcow2 -F raw %s %s", image_path, raw_path))
+    if (qcow2_dir_run("qemu-img compare -q -f qcow2 -F raw %s %s", image_path, raw_path))
         fail_msg("qemu-img compare found a difference");
 }
 
@@ -122,7 +97,7 @@ static const struct disk_create_conf shapes[] = {
 
 static void test_random(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
 
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
         for (unsigned round = 0; round < 3; round++) {
@@ -162,7 +137,7 @@ static unsigned cuts(void)
 
 static void test_cuts(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
     unsigned n = cuts();
 
     for (unsigned i = 0; i < n; i++) {
@@ -186,7 +161,7 @@ static void test_cuts(void **state)
                 fail_msg("cut %u, life %u", i, lives);
             if (qemu && i % 100 == 0) {
                 fake_save(after, image_path);
-                int status = run("qemu-img check -q -f qcow2 %s >/dev/null", image_path);
+                int status = qcow2_dir_run("qemu-img check -q -f qcow2 %s >/dev/null", image_path);
                 assert_true(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3); /* 3: leaks */
             }
             world_open(&w);
@@ -203,7 +178,7 @@ static void test_cuts(void **state)
 
 static void test_errors(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
     unsigned errors = 0;
 
     for (unsigned i = 0; i < 60; i++) {
@@ -228,7 +203,7 @@ static void test_errors(void **state)
         world_close(&w);
         if (qemu && i % 10 == 0) {
             fake_save(fake, image_path);
-            int status = run("qemu-img check -q -f qcow2 %s >/dev/null", image_path);
+            int status = qcow2_dir_run("qemu-img check -q -f qcow2 %s >/dev/null", image_path);
             assert_true(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3);
         }
         world_fini(&w);
@@ -332,18 +307,19 @@ static const struct foreign foreigns[] = {
 
 static void test_foreign(void **state)
 {
-    if (!have_qemu())
+    if (!qcow2_dir_have_qemu())
         skip();
     for (size_t i = 0; i < ARRAY_SIZE(foreigns); i++) {
         struct world w;
         world_init(&w, NULL, 3 * MIB + 512, i);
         fill_world(&w);
         save_raw(&w, raw_path);
-        run("rm -f %s", other_path);
-        assert_int_equal(run("qemu-img convert -f raw -O qcow2 %s %s %s", foreigns[i].convert, raw_path, other_path),
-                         0);
+        qcow2_dir_run("rm -f %s", other_path);
+        assert_int_equal(
+            qcow2_dir_run("qemu-img convert -f raw -O qcow2 %s %s %s", foreigns[i].convert, raw_path, other_path), 0);
         if (foreigns[i].snapshot)
-            assert_int_equal(run("qemu-img snapshot -c one %s && mv %s %s.before", other_path, raw_path, raw_path), 0);
+            assert_int_equal(
+                qcow2_dir_run("qemu-img snapshot -c one %s && mv %s %s.before", other_path, raw_path, raw_path), 0);
         w.fake = fake_load(other_path, i);
         w.conf.read_only = true;
         world_open(&w);
@@ -360,8 +336,8 @@ static void test_foreign(void **state)
             check_with_qemu(&w);
         }
         if (foreigns[i].snapshot)
-            assert_int_equal(run("qemu-img convert -f qcow2 -l one -O raw %s %s && cmp %s %s.before", image_path,
-                                 raw_path, raw_path, raw_path),
+            assert_int_equal(qcow2_dir_run("qemu-img convert -f qcow2 -l one -O raw %s %s && cmp %s %s.before",
+                                           image_path, raw_path, raw_path, raw_path),
                              0);
         assert_int_equal(w.errors, 0);
         fake_free(w.fake);
@@ -372,15 +348,17 @@ static void test_foreign(void **state)
 /* qemu-io dies with lazy refcounts: the image is dirty, and opening it for writing puts it right. */
 static void test_dirty(void **state)
 {
-    if (!have_qemu())
+    if (!qcow2_dir_have_qemu())
         skip();
     for (unsigned i = 0; i < 4; i++) {
         static const char *const options[] = {"", ",cluster_size=512", ",refcount_bits=1,cluster_size=1k",
                                               ",cluster_size=4k,refcount_bits=64"};
         struct world w;
         uint8_t buf[512];
-        run("rm -f %s; qemu-img create -q -f qcow2 -o lazy_refcounts=on%s %s 3M", other_path, options[i], other_path);
-        run("qemu-io -f qcow2 -c 'write -P 0x5a 0 300k' -c 'write -P 0x5b 1M 700k' -c 'discard 0 100k' -c flush -c "
+        qcow2_dir_run("rm -f %s; qemu-img create -q -f qcow2 -o lazy_refcounts=on%s %s 3M", other_path, options[i],
+                      other_path);
+        qcow2_dir_run(
+            "qemu-io -f qcow2 -c 'write -P 0x5a 0 300k' -c 'write -P 0x5b 1M 700k' -c 'discard 0 100k' -c flush -c "
             "abort "
             "%s >/dev/null 2>&1",
             other_path);
@@ -408,7 +386,7 @@ static void test_dirty(void **state)
 
 static void test_resize(void **state)
 {
-    bool qemu = have_qemu();
+    bool qemu = qcow2_dir_have_qemu();
 
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
         struct world w;

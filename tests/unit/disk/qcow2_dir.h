@@ -1,0 +1,60 @@
+/* A directory of a test's own, and qemu-img to have another opinion of what is in it. */
+#ifndef TESTS_UNIT_DISK_QCOW2_DIR_H
+#define TESTS_UNIT_DISK_QCOW2_DIR_H
+
+#include <ftw.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "../unit.h"
+#include "base/log.h"
+
+/* What fails on purpose says so: only VIREO_TEST_LOG lets it. 0, or -1. */
+static inline int qcow2_dir_quiet(void)
+{
+    if (!getenv("VIREO_TEST_LOG") && !freopen("/dev/null", "w", stderr))
+        return -1;
+    log_set_level(LOG_LEVEL_ERROR);
+    return 0;
+}
+
+/* dir: "/tmp/vireo-NAME-XXXXXX", filled in. Quiet too. */
+static inline int qcow2_dir_make(char *dir)
+{
+    if (qcow2_dir_quiet())
+        return -1;
+    assert_non_null(mkdtemp(dir));
+    return 0;
+}
+
+static inline int qcow2_dir_remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    return remove(path);
+}
+
+static inline int qcow2_dir_remove(const char *dir)
+{
+    return nftw(dir, qcow2_dir_remove_one, 4, FTW_DEPTH | FTW_PHYS);
+}
+
+/* By the shell: what system() returns. */
+PRINTF_LIKE(1, 2) static inline int qcow2_dir_run(const char *fmt, ...)
+{
+    char command[1024];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(command, sizeof(command), fmt, args);
+    va_end(args);
+    return system(command);
+}
+
+static inline bool qcow2_dir_have_qemu(void)
+{
+    return qcow2_dir_run("qemu-img --version >/dev/null 2>&1") == 0;
+}
+
+#endif
