@@ -264,7 +264,7 @@ void help_completion(FILE *out)
             if (spec->kind == OPTION_FILE || spec->kind == OPTION_OUTPUT)
                 fprintf(out, "        --%s) compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n",
                         spec->name);
-            else if (spec->kind == OPTION_ENGINE || spec->kind == OPTION_CONSOLE) {
+            else if (spec->kind == OPTION_ENGINE || spec->kind == OPTION_CONSOLE || spec->kind == OPTION_CPU) {
                 fprintf(out, "        --%s) words='", spec->name);
                 for (const char *p = option_argument(spec); *p; p++)
                     if (strncmp(p, ":PATH", 5) == 0)

@@ -29,6 +29,12 @@ static const char console_list[] = ""
 #undef CONSOLE
     ;
 
+static const char cpu_list[] = ""
+#define MODEL(level, name, signature) "|" name
+#include "x86/cpu_models.def"
+#undef MODEL
+    ;
+
 const char *option_argument(const struct option_spec *spec)
 {
     switch (spec->kind) {
@@ -36,6 +42,8 @@ const char *option_argument(const struct option_spec *spec)
         return engine_list;
     case OPTION_CONSOLE:
         return console_list + 1; /* behind the first bar */
+    case OPTION_CPU:
+        return cpu_list + 1;
     case OPTION_GDB:
         return GDB_STUB_ARGUMENT;
     case OPTION_TRACE:
@@ -100,7 +108,7 @@ static int parse_number(const struct option_spec *spec, const char *text, uint64
 
 static int parse_choice(const struct option_spec *spec, const char *text, int *value, struct err *err)
 {
-    const char *list = spec->argument;
+    const char *list = option_argument(spec);
     size_t len = strlen(text);
 
     for (*value = 0; *list; ++*value) {
@@ -109,7 +117,7 @@ static int parse_choice(const struct option_spec *spec, const char *text, int *v
             return 0;
         list += n + (list[n] == '|');
     }
-    return err_set(err, -EINVAL, "--%s '%.100s': accepted is %s", spec->name, text, spec->argument);
+    return err_set(err, -EINVAL, "--%s '%.100s': accepted is %s", spec->name, text, option_argument(spec));
 }
 
 /* "90" or "0.5". */
@@ -209,7 +217,7 @@ static int add_item(const struct option_spec *spec, const char *text, struct opt
 static int parse_value(const struct option_spec *spec, const char *text, void *values, struct err *err)
 {
     void *at = (char *)values + spec->offset;
-    int r = 0;
+    int r = 0, index;
 
     switch (spec->kind) {
     case OPTION_SIZE:
@@ -224,6 +232,10 @@ static int parse_value(const struct option_spec *spec, const char *text, void *v
         return parse_number(spec, text, at, err);
     case OPTION_CHOICE:
         return parse_choice(spec, text, at, err);
+    case OPTION_CPU:
+        r = parse_choice(spec, text, &index, err);
+        *(enum x86_cpu_model *)at = (enum x86_cpu_model)index;
+        return r;
     case OPTION_SECONDS:
         return parse_seconds(spec, text, at, err);
     case OPTION_TRACE:

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "x86/cpuid.h"
 
 /* Each kind's C type follows; the parser stores one of those. */
 enum option_kind {
@@ -15,6 +16,7 @@ enum option_kind {
     OPTION_ENGINE,
     OPTION_FILE,      /* a path to read */
     OPTION_OUTPUT,    /* a path to write */
+    OPTION_CPU,       /* a model of x86/cpu_models.def */
     OPTION_CONSOLE,   /* as console_check() takes it */
     OPTION_SIZE,      /* bytes of guest RAM */
     OPTION_CODE_SIZE, /* bytes of translated code */
@@ -37,6 +39,7 @@ enum option_kind {
 #define OPTION_TYPE_ENGINE    const char *
 #define OPTION_TYPE_FILE      const char *
 #define OPTION_TYPE_OUTPUT    const char *
+#define OPTION_TYPE_CPU       enum x86_cpu_model
 #define OPTION_TYPE_CONSOLE   const char *
 #define OPTION_TYPE_SIZE      uint64_t
 #define OPTION_TYPE_CODE_SIZE uint64_t

@@ -376,6 +376,7 @@ static int configure(struct run *run, const struct run_options *o, struct machin
         .append = o->append,
         .ram_size = o->memory,
         .n_cpus = o->cpus,
+        .cpu = o->cpu,
         .code_cache = o->code_cache,
         .profile = o->profile,
         .debug_exit = o->debug_exit,

@@ -132,6 +132,7 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         .ram_size = conf->ram_size,
         .ram_low_max = MEMMAP_LOW_MAX,
         .n_vcpus = conf->n_cpus,
+        .cpu = conf->cpu,
         .code_cache = conf->code_cache,
         .profile = conf->profile,
         .no_reboot = conf->no_reboot,

@@ -49,6 +49,7 @@ int vcpu_open(struct vcpu **out, struct vm *vm, unsigned index, struct err *err)
     atomic_init(&vcpu->hold, true);
 
     const struct x86_cpuid_conf cpuid = {
+        .model = vm->conf.cpu,
         .n_cpus = vm->conf.n_vcpus,
         .apic_id = index,
         .tsc_hz = vm->clock.tsc_hz,
@@ -56,6 +57,9 @@ int vcpu_open(struct vcpu **out, struct vm *vm, unsigned index, struct err *err)
         .phys_bits = VM_PHYS_BITS,
     };
     x86_cpuid_init(&vcpu->cpuid, &cpuid);
+    int r = x86_cpuid_check(&vcpu->cpuid, err);
+    if (r < 0)
+        goto free_vcpu;
 
     const struct engine_vcpu_conf conf = {
         .index = index,
@@ -67,7 +71,7 @@ int vcpu_open(struct vcpu **out, struct vm *vm, unsigned index, struct err *err)
         .cpuid = &vcpu->cpuid,
         .stats = &vcpu->stats,
     };
-    int r = vm->conf.engine->vcpu_open(vm->engine, &conf, &vcpu->engine_vcpu, err);
+    r = vm->conf.engine->vcpu_open(vm->engine, &conf, &vcpu->engine_vcpu, err);
     if (r < 0)
         goto free_vcpu;
     vcpu->port.vcpu = vcpu;

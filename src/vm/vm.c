@@ -29,6 +29,12 @@ static void on_timeout(void *opaque)
     vm_end(opaque, VM_END_TIMEOUT, 0);
 }
 
+/* What an engine refuses is asked for rightly: it is the host that cannot do it, be it for want of rights, of a device or of a feature. */
+static int host_cannot(int r)
+{
+    return r == -ENOMEM ? r : -EAGAIN;
+}
+
 int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
 {
     int r;
@@ -63,14 +69,18 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
     if (r < 0)
         goto fail;
     r = conf->engine->open(&vm->engine, &engine_conf, err);
-    if (r < 0)
+    if (r < 0) {
+        r = host_cannot(r);
         goto fail;
+    }
     if (conf->engine->tsc_hz)
         vm->clock.tsc_hz = conf->engine->tsc_hz(vm->engine);
     for (unsigned i = 0; i < conf->n_vcpus; i++) {
         r = vcpu_open(&vm->vcpus[i], vm, i, err);
-        if (r < 0)
+        if (r < 0) {
+            r = host_cannot(r);
             goto fail;
+        }
     }
     return 0;
 

@@ -36,6 +36,7 @@ struct vm_conf {
     uint64_t ram_size;                /* bytes */
     uint64_t ram_low_max;
     unsigned n_vcpus;
+    enum x86_cpu_model cpu;
     uint64_t code_cache; /* bytes of translated code; 0: the engine's own idea */
     bool profile;        /* as in struct engine_conf */
     bool no_reboot;
@@ -81,6 +82,7 @@ struct vm {
     int64_t started_ns, ended_ns; /* host time, for the statistics */
 };
 
+/* -EAGAIN where this host cannot run the engine, or not so. */
 int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err) MUST_CHECK;
 void vm_close(struct vm *vm);
 

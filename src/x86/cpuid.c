@@ -1,18 +1,15 @@
 /*
  * CPUID: leaves composed from the allow-list below (SDM Vol. 2A CPUID). Pure: the host is asked once, in x86_cpuid_init().
- *
- * The model is that of Haswell servers, the first with all of x86-64-v3. Programs built for several CPUs take code by the model alone
- * (GCC's target_clones("arch=...")), so it must be none that has more, AVX-512 above all. Linux carries it in none of its errata lists
- * which a feature bit would not already gate, reads its caches from leaf 4, and takes the TSC's rate from leaf 0x15.
+ * Linux carries the models of cpu_models.def in none of its errata lists which a feature bit would not already gate, reads their caches from leaf 4,
+ * and takes the TSC's rate from leaf 0x15.
  */
 #include "x86/cpuid.h"
 
 #include <cpuid.h>
+#include <errno.h>
 #include <stdio.h>
 
 #include "x86/state.h"
-
-#define SIGNATURE 0x000306f2u /* family 6, model 0x3f, stepping 2 */
 
 #define MAX_BASIC      0x16u
 #define MAX_LIMITED    2u /* with IA32_MISC_ENABLE's limit, for systems that know no more */
@@ -26,26 +23,46 @@
 #define XSAVE_HEADER_END 576u
 #define XSAVE_AVX_SIZE   256u
 
-/* The registers that hold feature bits. */
-enum word { W1_ECX, W1_EDX, W7_EBX, W7_ECX, W7_EDX, WD1_EAX, WE1_ECX, WE1_EDX, N_WORDS };
+/* The registers that hold feature bits, and where they are. */
+enum word { W1_ECX, W1_EDX, W7_EBX, W7_ECX, W7_EDX, W72_EDX, WD1_EAX, WE1_ECX, WE1_EDX, N_WORDS };
+enum { EAX, EBX, ECX, EDX };
+
+static const struct {
+    uint32_t leaf, subleaf;
+    unsigned reg;
+} places[N_WORDS] = {
+    [W1_ECX] = {1, 0, ECX},    [W1_EDX] = {1, 0, EDX},           [W7_EBX] = {7, 0, EBX},
+    [W7_ECX] = {7, 0, ECX},    [W7_EDX] = {7, 0, EDX},           [W72_EDX] = {7, 2, EDX},
+    [WD1_EAX] = {0xd, 1, EAX}, [WE1_ECX] = {0x80000001, 0, ECX}, [WE1_EDX] = {0x80000001, 0, EDX},
+};
+_Static_assert(ARRAY_SIZE(((struct x86_cpuid_host *)0)->words) == N_WORDS, "a word for each");
 
 /* What every guest has: the engines implement these without help from the host. */
 static const uint32_t always[N_WORDS] = {
-    /* PCID, x2APIC, TSC deadline, XSAVE, hypervisor */
-    [W1_ECX] = 1u << 17 | 1u << 21 | 1u << 24 | 1u << 26 | 1u << 31,
+    /* x2APIC, hypervisor */
+    [W1_ECX] = 1u << 21 | 1u << 31,
     /* FPU, DE, PSE, TSC, MSR, PAE, MCE, CX8, SEP, MTRR, PGE, MCA, CMOV, PAT, CLFLUSH, MMX, FXSR, SSE, SSE2 */
     [W1_EDX] = 1u << 0 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 8 | 1u << 11 | 1u << 12 |
                1u << 13 | 1u << 14 | 1u << 15 | 1u << 16 | 1u << 19 | 1u << 23 | 1u << 24 | 1u << 25 | 1u << 26,
-    /* FSGSBASE, TSC_ADJUST, SMEP, INVPCID, FPU CS and DS read as zero, SMAP */
-    [W7_EBX] = 1u << 0 | 1u << 1 | 1u << 7 | 1u << 10 | 1u << 13 | 1u << 20,
-    /* UMIP */
-    [W7_ECX] = 1u << 2,
-    /* IBRS and IBPB, STIBP, IA32_ARCH_CAPABILITIES */
-    [W7_EDX] = 1u << 26 | 1u << 27 | 1u << 29,
+    /* TSC_ADJUST */
+    [W7_EBX] = 1u << 1,
     /* LAHF and SAHF in 64-bit mode */
     [WE1_ECX] = 1u << 0,
-    /* NX, 1 GiB pages, RDTSCP, long mode; SYSCALL depends on the mode */
-    [WE1_EDX] = 1u << 20 | 1u << 26 | 1u << 27 | 1u << 29,
+    /* NX, long mode; SYSCALL depends on the mode */
+    [WE1_EDX] = 1u << 20 | 1u << 29,
+};
+
+/* Models by level: how many features they have. HOST is first in the list, and has the most. */
+enum level { LEVEL_V2, LEVEL_V3, LEVEL_HOST };
+
+static const struct {
+    const char *name;
+    enum level level;
+    uint32_t signature;
+} models[] = {
+#define MODEL(level, name, signature) {name, LEVEL_##level, signature},
+#include "x86/cpu_models.def"
+#undef MODEL
 };
 
 /*
@@ -54,12 +71,11 @@ static const uint32_t always[N_WORDS] = {
  */
 #define KVM_FEATURES (1u << 0 | 1u << 3 | 1u << 24)
 
-#define W1_EDX_APIC       (1u << 9)
-#define W1_EDX_HTT        (1u << 28)
-#define W1_ECX_OSXSAVE    (1u << 27)
-#define W7_2_EDX_BHI_CTRL (1u << 4) /* IA32_SPEC_CTRL.BHI_DIS_S; spares a guest its branch-history loops */
-#define WE1_EDX_SYSCALL   (1u << 11)
-#define WE1_EDX_NX        (1u << 20)
+#define W1_EDX_APIC     (1u << 9)
+#define W1_EDX_HTT      (1u << 28)
+#define W1_ECX_OSXSAVE  (1u << 27)
+#define WE1_EDX_SYSCALL (1u << 11)
+#define WE1_EDX_NX      (1u << 20)
 
 static uint32_t max_basic(const struct x86_state *st)
 {
@@ -74,26 +90,13 @@ enum need {
 };
 
 static const struct {
-    uint8_t word, bit, need;
+    const char *name;
+    uint8_t word, bit, need, least;
     uint8_t field; /* offset into struct x86_features */
 } features[] = {
-#define FEATURE(word, bit, need, name)                       \
-    {                                                        \
-        word, bit, need, offsetof(struct x86_features, name) \
-    }
-    FEATURE(W1_ECX, 0, NEED_CPU, sse3),          FEATURE(W1_ECX, 1, NEED_CPU, pclmul),
-    FEATURE(W1_ECX, 9, NEED_CPU, ssse3),         FEATURE(W1_ECX, 12, NEED_YMM, fma),
-    FEATURE(W1_ECX, 13, NEED_CPU, cx16),         FEATURE(W1_ECX, 19, NEED_CPU, sse41),
-    FEATURE(W1_ECX, 20, NEED_CPU, sse42),        FEATURE(W1_ECX, 22, NEED_NOTHING, movbe),
-    FEATURE(W1_ECX, 23, NEED_CPU, popcnt),       FEATURE(W1_ECX, 25, NEED_CPU, aes),
-    FEATURE(W1_ECX, 28, NEED_YMM, avx),          FEATURE(W1_ECX, 29, NEED_YMM, f16c),
-    FEATURE(W1_ECX, 30, NEED_CPU, rdrand),       FEATURE(W7_EBX, 3, NEED_CPU, bmi1),
-    FEATURE(W7_EBX, 5, NEED_YMM, avx2),          FEATURE(W7_EBX, 8, NEED_CPU, bmi2),
-    FEATURE(W7_EBX, 9, NEED_NOTHING, erms),      FEATURE(W7_EBX, 18, NEED_CPU, rdseed),
-    FEATURE(W7_EBX, 19, NEED_CPU, adx),          FEATURE(W7_EBX, 29, NEED_CPU, sha),
-    FEATURE(W7_ECX, 22, NEED_NOTHING, rdpid),    FEATURE(W7_EDX, 4, NEED_NOTHING, fsrm),
-    FEATURE(WD1_EAX, 0, NEED_NOTHING, xsaveopt), FEATURE(WD1_EAX, 1, NEED_NOTHING, xsavec),
-    FEATURE(WD1_EAX, 2, NEED_NOTHING, xgetbv1),  FEATURE(WE1_ECX, 5, NEED_CPU, lzcnt),
+#define FEATURE(name, word, bit, need, least) \
+    {#name, word, bit, NEED_##need, LEVEL_##least, offsetof(struct x86_features, name)},
+#include "x86/cpu_features.def"
 #undef FEATURE
 };
 
@@ -103,27 +106,18 @@ static void host_leaf(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
         memset(r, 0, 4 * sizeof(*r));
 }
 
-static void host_words(uint32_t words[N_WORDS], bool *ymm)
+void x86_cpuid_read_host(struct x86_cpuid_host *host)
 {
-    uint32_t r[4];
-
-    memset(words, 0, N_WORDS * sizeof(*words));
-    host_leaf(1, 0, r);
-    words[W1_ECX] = r[2];
-    words[W1_EDX] = r[3];
-    host_leaf(7, 0, r);
-    words[W7_EBX] = r[1];
-    words[W7_ECX] = r[2];
-    words[W7_EDX] = r[3];
-    host_leaf(0x80000001, 0, r);
-    words[WE1_ECX] = r[2];
-    words[WE1_EDX] = r[3];
-
-    *ymm = false;
-    if (words[W1_ECX] & W1_ECX_OSXSAVE) {
+    memset(host, 0, sizeof(*host));
+    for (unsigned i = 0; i < N_WORDS; i++) {
+        uint32_t r[4];
+        host_leaf(places[i].leaf, places[i].subleaf, r);
+        host->words[i] = r[places[i].reg];
+    }
+    if (host->words[W1_ECX] & W1_ECX_OSXSAVE) {
         uint32_t lo, hi;
         __asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-        *ymm = (lo & 6) == 6;
+        host->ymm = (lo & 6) == 6;
     }
 }
 
@@ -132,20 +126,23 @@ static bool *feature_field(const struct x86_features *feat, unsigned i)
     return (bool *)((char *)feat + features[i].field);
 }
 
-void x86_cpuid_init(struct x86_cpuid *cpuid, const struct x86_cpuid_conf *conf)
+static bool in_model(const struct x86_cpuid *cpuid, unsigned i)
 {
-    uint32_t host[N_WORDS];
-    bool ymm;
+    return features[i].least <= models[cpuid->conf.model].level;
+}
 
+void x86_cpuid_init_on(struct x86_cpuid *cpuid, const struct x86_cpuid_conf *conf, const struct x86_cpuid_host *host)
+{
     memset(cpuid, 0, sizeof(*cpuid));
     cpuid->conf = *conf;
     snprintf(cpuid->brand, sizeof(cpuid->brand), "vireo virtual CPU");
+    if (conf->model != X86_CPU_HOST)
+        snprintf(cpuid->brand, sizeof(cpuid->brand), "vireo virtual CPU %s", models[conf->model].name);
 
-    host_words(host, &ymm);
     for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
-        bool has = host[features[i].word] >> features[i].bit & 1;
-        *feature_field(&cpuid->feat, i) =
-            features[i].need == NEED_NOTHING || (has && (features[i].need == NEED_CPU || ymm));
+        bool has = host->words[features[i].word] >> features[i].bit & 1;
+        bool can = features[i].need == NEED_NOTHING || (has && (features[i].need == NEED_CPU || host->ymm));
+        *feature_field(&cpuid->feat, i) = can && in_model(cpuid, i);
     }
 
     /* Extensions of AVX do not come without it (SDM Vol. 1 14.3 and 14.7). */
@@ -153,6 +150,65 @@ void x86_cpuid_init(struct x86_cpuid *cpuid, const struct x86_cpuid_conf *conf)
     f->fma &= f->avx;
     f->f16c &= f->avx;
     f->avx2 &= f->avx;
+}
+
+void x86_cpuid_init(struct x86_cpuid *cpuid, const struct x86_cpuid_conf *conf)
+{
+    struct x86_cpuid_host host;
+
+    x86_cpuid_read_host(&host);
+    x86_cpuid_init_on(cpuid, conf, &host);
+}
+
+const char *x86_cpuid_model_name(enum x86_cpu_model model)
+{
+    return models[model].name;
+}
+
+static void put_name(char *text, size_t len, const char *name)
+{
+    size_t n = strlen(text);
+
+    if (n + strlen(name) + 2 < len)
+        snprintf(text + n, len - n, "%s%s", n ? ", " : "", name);
+}
+
+int x86_cpuid_check(const struct x86_cpuid *cpuid, struct err *err)
+{
+    char names[160] = "";
+
+    if (cpuid->conf.model == X86_CPU_HOST)
+        return 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(features); i++)
+        if (in_model(cpuid, i) && !*feature_field(&cpuid->feat, i))
+            put_name(names, sizeof(names), features[i].name);
+    if (!*names)
+        return 0;
+    return err_set(err, -EOPNOTSUPP, "CPU model %s: this host's CPU lacks %s", models[cpuid->conf.model].name, names);
+}
+
+static const char *bit_name(uint32_t leaf, uint32_t subleaf, unsigned reg, unsigned bit)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
+        unsigned word = features[i].word;
+        if (features[i].bit == bit && places[word].leaf == leaf && places[word].subleaf == subleaf &&
+            places[word].reg == reg)
+            return features[i].name;
+    }
+    return NULL;
+}
+
+void x86_cpuid_name_bits(uint32_t leaf, uint32_t subleaf, unsigned reg, uint32_t bits, char *text, size_t len)
+{
+    static const char *const registers[] = {"EAX", "EBX", "ECX", "EDX"};
+
+    for (unsigned bit = 0; bit < 32; bit++) {
+        const char *name = bit_name(leaf, subleaf, reg, bit);
+        char place[64];
+        snprintf(place, sizeof(place), "CPUID.%X.%u:%s[%u]", leaf, subleaf, registers[reg & 3], bit);
+        if (bits >> bit & 1)
+            put_name(text, len, name ? name : place);
+    }
 }
 
 static uint32_t feature_word(const struct x86_cpuid *cpuid, enum word word)
@@ -176,7 +232,7 @@ static unsigned core_bits(const struct x86_cpuid *cpuid)
 static struct x86_cpuid_regs leaf_features(const struct x86_cpuid *cpuid, const struct x86_state *st, bool apic_enabled)
 {
     struct x86_cpuid_regs r = {
-        .eax = SIGNATURE,
+        .eax = models[cpuid->conf.model].signature,
         .ebx = cpuid->conf.apic_id << 24 | 1u << core_bits(cpuid) << 16 | LINE_SIZE / 8 << 8,
         .ecx = feature_word(cpuid, W1_ECX),
         .edx = feature_word(cpuid, W1_EDX),
@@ -234,6 +290,8 @@ static struct x86_cpuid_regs leaf_xsave(const struct x86_cpuid *cpuid, const str
 {
     struct x86_cpuid_regs r = {0};
     uint32_t avx = cpuid->feat.avx ? XSAVE_AVX_SIZE : 0;
+    if (!cpuid->feat.xsave)
+        return r;
     uint32_t now = XSAVE_HEADER_END + (st->xcr0 & X86_XCR0_AVX ? XSAVE_AVX_SIZE : 0);
 
     if (subleaf == 0) {
@@ -305,7 +363,7 @@ static struct x86_cpuid_regs leaf_basic(const struct x86_cpuid *cpuid, const str
             r.ecx = feature_word(cpuid, W7_ECX);
             r.edx = feature_word(cpuid, W7_EDX);
         } else if (subleaf == 2) {
-            r.edx = W7_2_EDX_BHI_CTRL;
+            r.edx = feature_word(cpuid, W72_EDX);
         }
         break;
     case 0xb:

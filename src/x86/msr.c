@@ -154,12 +154,30 @@ uint64_t msr_tsc(const struct msr_env *env)
     return clock_tsc(env->clock) + atomic_load(&env->port->tsc_offset);
 }
 
+/* Registers that come with a feature which not every model has. */
+static bool is_missing(const struct x86_features *f, uint32_t msr)
+{
+    switch (msr) {
+    case MSR_SPEC_CTRL:
+    case MSR_PRED_CMD:
+        return !f->ibrs;
+    case MSR_ARCH_CAPABILITIES:
+        return !f->arch_capabilities;
+    case MSR_TSC_DEADLINE:
+        return !f->tsc_deadline;
+    default:
+        return false;
+    }
+}
+
 int msr_read(const struct msr_env *env, uint32_t msr, uint64_t *val)
 {
     struct x86_state *st = env->st;
     const uint64_t *reg;
     bool address;
 
+    if (is_missing(&env->cpuid->feat, msr))
+        return -EPERM;
     if (is_apic(msr))
         return env->port->apic_ops ? env->port->apic_ops->msr_read(env->port->apic, msr, val) : -EPERM;
     reg = plain_register(st, msr, &address);
@@ -311,6 +329,8 @@ int msr_write(const struct msr_env *env, uint32_t msr, uint64_t val)
     bool address;
     uint64_t *reg;
 
+    if (is_missing(&env->cpuid->feat, msr))
+        return -EPERM;
     if (is_apic(msr))
         return env->port->apic_ops ? env->port->apic_ops->msr_write(env->port->apic, msr, val) : -EPERM;
     reg = plain_register(st, msr, &address);

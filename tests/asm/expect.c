@@ -115,7 +115,7 @@ int expect_read(struct expects *expects, const char *path, struct err *err)
     if (!f)
         return err_set(err, -errno, "%s: cannot be opened", path);
     while (!r && fgets(line, sizeof(line), f)) {
-        if (sscanf(line, "//- cpus: %u", &expects->n_cpus) == 1)
+        if (sscanf(line, "//- cpus: %u", &expects->n_cpus) == 1 || sscanf(line, "//- cpu: %31s", expects->cpu) == 1)
             continue;
         if (strncmp(line, "//=", 3) != 0)
             continue;

@@ -24,6 +24,7 @@ struct expects {
     struct expect *list;
     size_t n;
     unsigned n_cpus;
+    char cpu[32]; /* model, or "" */
     enum engine_exit end;
 };
 

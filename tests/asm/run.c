@@ -4,7 +4,7 @@
  *   run [--engine NAME] SOURCEDIR IMAGE...
  *
  * Each image (NAME.bin) starts as a multiboot kernel does: flat 32-bit protected mode, no paging. NAME.S in the source directory says
- * what to expect at the end, which is HLT with interrupts off, or a triple fault. One that says `//- cpus: N` runs on N vCPUs with local
+ * what to expect at the end, which is HLT with interrupts off, or a triple fault. One that says `//- cpu: NAME` runs on that model. One that says `//- cpus: N` runs on N vCPUs with local
  * APICs, and writes to port 0xf4 at its end.
  */
 #include <errno.h>
@@ -70,6 +70,16 @@ static void name_of(const char *path, char *name, size_t len)
         *dot = '\0';
 }
 
+/* "": the host's. An unknown name is none, which no engine takes. */
+static enum x86_cpu_model model_of(const char *name)
+{
+    enum x86_cpu_model model = X86_CPU_HOST;
+
+    while (*name && model < X86_CPU_N_MODELS && strcmp(name, x86_cpuid_model_name(model)) != 0)
+        model++;
+    return model;
+}
+
 static void print_state(const struct x86_state *st)
 {
     char text[8192];
@@ -87,7 +97,13 @@ static bool run_alone(const char *engine, const char *image, const struct expect
     uint32_t entry = 0;
     bool ok = false;
 
-    if (box_open(&box, engine, RAM_SIZE, err))
+    enum x86_cpu_model model = model_of(expects->cpu);
+
+    if (model == X86_CPU_N_MODELS) {
+        err_set(err, -EINVAL, "no model '%s'", expects->cpu);
+        return false;
+    }
+    if (box_open_cpu(&box, engine, model, RAM_SIZE, err))
         return false;
     if (load(&box.ram, image, &entry, err))
         goto close_box;

@@ -159,6 +159,11 @@ static void stop_watchdog(struct box *box)
 
 int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err *err)
 {
+    return box_open_cpu(box, engine, X86_CPU_HOST, ram_size, err);
+}
+
+int box_open_cpu(struct box *box, const char *engine, enum x86_cpu_model model, uint64_t ram_size, struct err *err)
+{
     *box = (struct box){.apic_base = 0xfee00900};
     box->type = engine_find(engine, err);
     if (!box->type)
@@ -183,7 +188,7 @@ int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err 
     box->port.apic_ops = &apic_ops;
     box->port.apic = box;
     const struct x86_cpuid_conf cpuid = {
-        .n_cpus = 1, .tsc_hz = BOX_TSC_HZ, .crystal_hz = BOX_CRYSTAL_HZ, .phys_bits = 40};
+        .model = model, .n_cpus = 1, .tsc_hz = BOX_TSC_HZ, .crystal_hz = BOX_CRYSTAL_HZ, .phys_bits = 40};
     x86_cpuid_init(&box->cpuid, &cpuid);
     r = box->type->open(&box->engine, &(struct engine_conf){.ram = &box->ram, .n_vcpus = 1}, err);
     if (r)

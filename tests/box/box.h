@@ -44,6 +44,8 @@ struct box {
 
 /* engine: its name; ram_size in bytes. */
 int box_open(struct box *box, const char *engine, uint64_t ram_size, struct err *err) MUST_CHECK;
+int box_open_cpu(struct box *box, const char *engine, enum x86_cpu_model model, uint64_t ram_size,
+                 struct err *err) MUST_CHECK;
 void box_close(struct box *box);
 
 /*

@@ -72,14 +72,14 @@ static bool has_memory(const struct x86_insn *xi)
     return false;
 }
 
-/* What the interpreter makes of it. false: an opcode that does not exist on this guest's CPU. */
+/* What the interpreter makes of it. false: an opcode that does not exist on this guest's CPU, or is another one there than on the host's. */
 static bool bind(const struct trans *t, const struct trans_insn *in, struct insn *bound)
 {
     const struct interp *c = &t->bt->c;
 
     *bound = (struct insn){0};
     bind_insn(&c->engine->map, bound, &in->xi, c->conf.cpuid);
-    return bound->fn != op_ud;
+    return bound->fn != op_ud && !bind_is_scan(&in->xi, &c->conf.cpuid->feat);
 }
 
 /* DF is part of the mode, so what follows in the block would be of another one. */

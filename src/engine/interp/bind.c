@@ -35,9 +35,11 @@ void bind_map_init(struct bind_map *map)
 }
 
 /* Extensions that come and go with CPUID. What no table implements needs no line here. */
-static bool offered(ZydisISASet set, const struct x86_features *f)
+static bool offered(const struct x86_insn *xi, const struct x86_features *f)
 {
-    switch (set) {
+    if (xi->insn.mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ) /* to Zydis it is of AVX alone */
+        return f->pclmul && f->avx;
+    switch (xi->insn.meta.isa_set) {
     case ZYDIS_ISA_SET_ADOX_ADCX:
         return f->adx;
     case ZYDIS_ISA_SET_AES:
@@ -54,15 +56,16 @@ static bool offered(ZydisISASet set, const struct x86_features *f)
     case ZYDIS_ISA_SET_BMI2:
         return f->bmi2;
     case ZYDIS_ISA_SET_CLFLUSHOPT:
-        return f->clflushopt;
     case ZYDIS_ISA_SET_CLWB:
-        return f->clwb;
+        return false;
     case ZYDIS_ISA_SET_CMPXCHG16B:
         return f->cx16;
     case ZYDIS_ISA_SET_F16C:
         return f->f16c;
     case ZYDIS_ISA_SET_FMA:
         return f->fma;
+    case ZYDIS_ISA_SET_INVPCID:
+        return f->invpcid;
     case ZYDIS_ISA_SET_LZCNT:
         return f->lzcnt;
     case ZYDIS_ISA_SET_MOVBE:
@@ -79,6 +82,8 @@ static bool offered(ZydisISASet set, const struct x86_features *f)
         return f->rdseed;
     case ZYDIS_ISA_SET_SHA:
         return f->sha;
+    case ZYDIS_ISA_SET_SMAP:
+        return f->smap;
     case ZYDIS_ISA_SET_SSE3:
     case ZYDIS_ISA_SET_SSE3X87:
         return f->sse3;
@@ -201,15 +206,25 @@ static void resolve(struct insn *in, const struct x86_insn *xi)
         resolve_mem(in, xi, mem);
 }
 
+bool bind_is_scan(const struct x86_insn *xi, const struct x86_features *f)
+{
+    return (xi->insn.mnemonic == ZYDIS_MNEMONIC_LZCNT && !f->lzcnt) ||
+           (xi->insn.mnemonic == ZYDIS_MNEMONIC_TZCNT && !f->bmi1);
+}
+
 void bind_insn(const struct bind_map *map, struct insn *in, const struct x86_insn *xi, const struct x86_cpuid *cpuid)
 {
-    const struct bind_entry *const *entry = map->entry[xi->insn.mnemonic];
+    bool scan = bind_is_scan(xi, &cpuid->feat);
+    ZydisMnemonic mnemonic = !scan                                       ? xi->insn.mnemonic
+                             : xi->insn.mnemonic == ZYDIS_MNEMONIC_LZCNT ? ZYDIS_MNEMONIC_BSR
+                                                                         : ZYDIS_MNEMONIC_BSF;
+    const struct bind_entry *const *entry = map->entry[mnemonic];
     uint16_t off = in->off;
 
     memset(in, 0, sizeof(*in));
     in->off = off;
     in->len = xi->insn.length;
-    in->mnemonic = (uint16_t)xi->insn.mnemonic;
+    in->mnemonic = (uint16_t)mnemonic;
     in->size = xi->insn.operand_width / 8;
     in->addr = xi->insn.address_width / 8;
     if (xi->insn.attributes & ZYDIS_ATTRIB_HAS_LOCK)
@@ -220,7 +235,7 @@ void bind_insn(const struct bind_map *map, struct insn *in, const struct x86_ins
         in->prefix |= INSN_REPNE;
     resolve(in, xi);
     for (unsigned i = 0; i < BIND_SLOTS && entry[i] && !in->fn; i++) {
-        if (offered(xi->insn.meta.isa_set, &cpuid->feat))
+        if (scan || offered(xi, &cpuid->feat))
             in->fn = entry[i]->bind(xi, in, cpuid);
     }
     if (!in->fn)

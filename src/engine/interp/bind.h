@@ -30,6 +30,9 @@ struct bind_map {
 
 void bind_map_init(struct bind_map *map);
 
+/* LZCNT or TZCNT on a CPU without it, which does not see the prefix that makes it of BSR or BSF. */
+bool bind_is_scan(const struct x86_insn *xi, const struct x86_features *f);
+
 /* Fills all of *in but `off`, which is set: the instruction's place in its block. Always gives a handler (op_ud at worst). */
 void bind_insn(const struct bind_map *map, struct insn *in, const struct x86_insn *xi, const struct x86_cpuid *cpuid);
 

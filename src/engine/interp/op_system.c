@@ -16,8 +16,7 @@
      X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 #define CR4_BITS                                                                                                       \
     (X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE | X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | \
-     X86_CR4_OSXMMEXCPT | X86_CR4_UMIP | X86_CR4_FSGSBASE | X86_CR4_PCIDE | X86_CR4_OSXSAVE | X86_CR4_SMEP |           \
-     X86_CR4_SMAP)
+     X86_CR4_OSXMMEXCPT)
 #define CR3_NOFLUSH (UINT64_C(1) << 63)
 
 #define DR6_FIXED UINT64_C(0xffff0ff0)
@@ -116,12 +115,19 @@ static void write_cr3(struct interp *c, uint64_t val)
     mmu_switch(c, st->cr4 & X86_CR4_PCIDE ? val & 0xfff : 0, keep);
 }
 
+static uint64_t cr4_bits(const struct x86_features *f)
+{
+    return CR4_BITS | (f->umip ? X86_CR4_UMIP : 0) | (f->fsgsbase ? X86_CR4_FSGSBASE : 0) |
+           (f->pcid ? X86_CR4_PCIDE : 0) | (f->xsave ? X86_CR4_OSXSAVE : 0) | (f->smep ? X86_CR4_SMEP : 0) |
+           (f->smap ? X86_CR4_SMAP : 0);
+}
+
 static void write_cr4(struct interp *c, uint64_t val)
 {
     struct x86_state *st = &c->st;
     uint64_t changed = val ^ st->cr4;
 
-    if (val & ~(uint64_t)CR4_BITS)
+    if (val & ~cr4_bits(&c->conf.cpuid->feat))
         gp0(c);
     if (x86_long_mode(st) && !(val & X86_CR4_PAE))
         gp0(c);

@@ -319,7 +319,7 @@ static void op_xgetbv(struct interp *c, const struct insn *in)
 
     if (!(c->st.cr4 & X86_CR4_OSXSAVE))
         interp_raise(c, X86_UD);
-    if (which > 1)
+    if (which > (c->conf.cpuid->feat.xgetbv1 ? 1 : 0))
         interp_raise_error(c, X86_GP, 0);
     uint64_t v = which ? c->st.xcr0 & in_use(c) : c->st.xcr0;
     c->st.gpr[X86_RAX] = (uint32_t)v;

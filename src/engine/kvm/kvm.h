@@ -87,7 +87,13 @@ void kvm_vm_close(struct engine *e);
 /* Fills e->cpuid from the host's KVM. */
 int kvm_cpuid_read_host(struct engine *e, struct err *err) MUST_CHECK;
 
-/* Gives the vCPU the CPUID of the machine, less what the host's KVM cannot do. */
+/*
+ * The CPUID of the machine, less what the host's KVM cannot do; -EOPNOTSUPP, and a message that says what, where that is of a named model.
+ * *cpuid is the caller's, to be freed.
+ */
+int kvm_cpuid_make(const struct engine_vcpu *v, struct kvm_cpuid2 **cpuid, struct err *err) MUST_CHECK;
+
+/* Gives the vCPU that. */
 int kvm_cpuid_set(struct engine_vcpu *v, struct err *err) MUST_CHECK;
 
 /* ---- kvm_run.c ---- */

@@ -1,6 +1,7 @@
 /*
- * The guest's CPUID is the machine's own (x86/cpuid.h), the same as on every engine, less the features that this host's KVM cannot do. The bits
- * that follow a register (OSXSAVE, the sizes of XSAVE's area) the kernel keeps by itself.
+ * The guest's CPUID is the machine's own (x86/cpuid.h), the same as on every engine. Of the model `host` features go that this host's KVM cannot do;
+ * where it lacks one of a named model's, there is no guest. The bits that follow a register (OSXSAVE, the sizes of XSAVE's area) the kernel keeps
+ * by itself.
  */
 #include "engine/kvm/kvm.h"
 
@@ -11,6 +12,7 @@
 #define HOST_ENTRIES_FIRST 64
 #define HOST_ENTRIES_MOST  4096
 #define ENTRIES_MOST       96
+#define MISSING_SIZE       160
 
 enum { EAX, EBX, ECX, EDX };
 
@@ -97,14 +99,19 @@ static uint32_t of_host(const struct engine *e, uint32_t leaf, uint32_t subleaf,
     return 0;
 }
 
-static void mask(const struct engine *e, struct kvm_cpuid_entry2 *entry)
+/* `missing`: takes the names of what goes. */
+static void mask(const struct engine *e, struct kvm_cpuid_entry2 *entry, char missing[MISSING_SIZE])
 {
     uint32_t *const regs[] = {&entry->eax, &entry->ebx, &entry->ecx, &entry->edx};
 
-    for (size_t i = 0; i < ARRAY_SIZE(masked); i++)
-        if (masked[i].leaf == entry->function && masked[i].subleaf == entry->index)
-            *regs[masked[i].reg] &=
-                (of_host(e, entry->function, entry->index, masked[i].reg) | masked[i].ours) & ~masked[i].never;
+    for (size_t i = 0; i < ARRAY_SIZE(masked); i++) {
+        if (masked[i].leaf != entry->function || masked[i].subleaf != entry->index)
+            continue;
+        uint32_t *reg = regs[masked[i].reg];
+        uint32_t can = (of_host(e, entry->function, entry->index, masked[i].reg) | masked[i].ours) & ~masked[i].never;
+        x86_cpuid_name_bits(entry->function, entry->index, (unsigned)masked[i].reg, *reg & ~can, missing, MISSING_SIZE);
+        *reg &= can;
+    }
 }
 
 /* The width of guest-physical addresses: the machine's, or as far as the host's CPU goes. */
@@ -116,7 +123,8 @@ static void limit_addresses(const struct engine *e, struct kvm_cpuid_entry2 *ent
         entry->eax = (entry->eax & ~0xffu) | host;
 }
 
-static void add(const struct engine_vcpu *v, struct kvm_cpuid2 *out, uint32_t leaf, uint32_t subleaf, bool indexed)
+static void add(const struct engine_vcpu *v, struct kvm_cpuid2 *out, uint32_t leaf, uint32_t subleaf, bool indexed,
+                char missing[MISSING_SIZE])
 {
     /* 64-bit code, since that is where SYSCALL's bit shows; no CR4.OSXSAVE, which the kernel adds. */
     struct x86_state st = {.efer = X86_EFER_LMA, .xcr0 = X86_XCR0_X87};
@@ -133,23 +141,48 @@ static void add(const struct engine_vcpu *v, struct kvm_cpuid2 *out, uint32_t le
         .ecx = r.ecx,
         .edx = r.edx,
     };
-    mask(v->engine, entry);
+    mask(v->engine, entry, missing);
     limit_addresses(v->engine, entry);
 }
 
-int kvm_cpuid_set(struct engine_vcpu *v, struct err *err)
+static int make(const struct engine_vcpu *v, struct kvm_cpuid2 *out, struct err *err)
 {
-    struct kvm_cpuid2 *out = calloc(1, sizeof(*out) + ENTRIES_MOST * sizeof(out->entries[0]));
+    enum x86_cpu_model model = v->conf.cpuid->conf.model;
+    char missing[MISSING_SIZE] = "";
 
-    if (!out)
-        return err_set(err, -ENOMEM, "engine: out of memory");
     for (size_t i = 0; i < ARRAY_SIZE(leaves); i++)
         for (uint32_t leaf = leaves[i].first; leaf <= leaves[i].last; leaf++) {
             uint32_t n = leaves[i].n_subleaves;
             for (uint32_t subleaf = 0; subleaf < (n ? n : 1) && out->nent < ENTRIES_MOST; subleaf++)
-                add(v, out, leaf, subleaf, n != 0);
+                add(v, out, leaf, subleaf, n != 0, missing);
         }
-    int r = kvm_vm_ioctl(v->fd, KVM_SET_CPUID2, "KVM_SET_CPUID2", out, err);
-    free(out);
+    if (*missing && model != X86_CPU_HOST)
+        return err_set(err, -EOPNOTSUPP, "CPU model %s: this host's KVM lacks %s", x86_cpuid_model_name(model),
+                       missing);
+    return 0;
+}
+
+int kvm_cpuid_make(const struct engine_vcpu *v, struct kvm_cpuid2 **out, struct err *err)
+{
+    *out = calloc(1, sizeof(**out) + ENTRIES_MOST * sizeof((*out)->entries[0]));
+    if (!*out)
+        return err_set(err, -ENOMEM, "engine: out of memory");
+    int r = make(v, *out, err);
+    if (r < 0) {
+        free(*out);
+        *out = NULL;
+    }
+    return r;
+}
+
+int kvm_cpuid_set(struct engine_vcpu *v, struct err *err)
+{
+    struct kvm_cpuid2 *cpuid;
+    int r = kvm_cpuid_make(v, &cpuid, err);
+
+    if (r < 0)
+        return r;
+    r = kvm_vm_ioctl(v->fd, KVM_SET_CPUID2, "KVM_SET_CPUID2", cpuid, err);
+    free(cpuid);
     return r;
 }

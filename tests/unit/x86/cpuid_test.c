@@ -2,6 +2,7 @@
 #include "x86/cpuid.h"
 
 #include <cpuid.h>
+#include <errno.h>
 
 #include "unit.h"
 #include "x86/state.h"
@@ -221,6 +222,106 @@ static void test_absent(void **ctx)
     assert_int_equal(r.edx & ~(1u << 4 | 3u << 26 | 1u << 29), 0);
 }
 
+/* ---- models ---- */
+
+static const struct x86_cpuid_host everything = {.words = {~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u}, .ymm = true};
+
+static void init_model(enum x86_cpu_model model, const struct x86_cpuid_host *host)
+{
+    const struct x86_cpuid_conf conf = {
+        .model = model, .n_cpus = 2, .tsc_hz = 1000000000, .crystal_hz = 25000000, .phys_bits = 40};
+    memset(&state, 0, sizeof(state));
+    state.xcr0 = X86_XCR0_X87;
+    x86_cpuid_init_on(&cpuid, &conf, host);
+}
+
+#define V2_1 (bit_SSE3 | bit_SSSE3 | bit_SSE4_1 | bit_SSE4_2 | bit_POPCNT | bit_CMPXCHG16B)
+#define V3_1 (V2_1 | bit_FMA | bit_MOVBE | bit_XSAVE | bit_AVX | bit_F16C)
+#define V3_7 (bit_BMI | bit_AVX2 | bit_BMI2)
+
+/* The psABI's lists, and what a kernel uses; nothing else. */
+static void test_named_models(void **ctx)
+{
+    static const uint32_t sse2 = bit_CMOV | bit_CMPXCHG8B | bit_FXSAVE | bit_MMX | bit_SSE | bit_SSE2;
+
+    init_model(X86_CPU_V2, &everything);
+    assert_int_equal(leaf(1, 0).eax, 0x106a5);
+    assert_int_equal(leaf(1, 0).edx & sse2, sse2);
+    assert_int_equal(leaf(1, 0).ecx, V2_1 | 1u << 21 | 1u << 31); /* x2APIC, hypervisor */
+    assert_int_equal(leaf(7, 0).ebx, 1u << 1);                    /* TSC_ADJUST */
+    assert_int_equal(leaf(7, 0).ecx | leaf(7, 0).edx | leaf(7, 2).edx, 0);
+    assert_int_equal(leaf(0x80000001, 0).ecx, bit_LAHF_LM);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(leaf(0xd, i).eax | leaf(0xd, i).ebx | leaf(0xd, i).ecx, 0);
+    assert_int_equal(x86_cpuid_xcr0(&cpuid), 3);
+
+    init_model(X86_CPU_V3, &everything);
+    assert_int_equal(leaf(1, 0).eax, 0x306f2);
+    assert_int_equal(leaf(1, 0).ecx, V3_1 | 1u << 21 | 1u << 31);
+    assert_int_equal(leaf(7, 0).ebx, V3_7 | bit_FSGSBASE | 1u << 1 | 1u << 7); /* TSC_ADJUST, SMEP */
+    assert_int_equal(leaf(7, 0).ecx | leaf(7, 0).edx | leaf(7, 2).edx, 0);
+    assert_int_equal(leaf(0x80000001, 0).ecx, bit_LAHF_LM | bit_ABM);
+    assert_int_equal(leaf(0xd, 0).eax, 7);
+    assert_int_equal(leaf(0xd, 1).eax, 1); /* XSAVEOPT */
+}
+
+/* The same whatever the host has beyond the model. */
+static void test_models_do_not_vary(void **ctx)
+{
+    static const uint32_t leaves[] = {0, 1, 2, 4, 6, 7, 0xb, 0xd, 0x15, 0x40000001, 0x80000001, 0x80000002, 0x80000008};
+
+    for (unsigned model = X86_CPU_V2; model <= X86_CPU_V3; model++) {
+        struct x86_cpuid_host least = {.ymm = true};
+        least.words[0] = V3_1; /* leaf 1's ECX */
+        least.words[2] = V3_7; /* leaf 7's EBX */
+        least.words[7] = bit_ABM;
+        struct x86_cpuid_regs of_much[ARRAY_SIZE(leaves)];
+        struct err err;
+        init_model(model, &everything);
+        assert_int_equal(x86_cpuid_check(&cpuid, &err), 0);
+        for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)
+            of_much[i] = leaf(leaves[i], 0);
+        init_model(model, &least);
+        assert_int_equal(x86_cpuid_check(&cpuid, &err), 0);
+        for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++) {
+            struct x86_cpuid_regs r = leaf(leaves[i], 0);
+            assert_memory_equal(&r, &of_much[i], sizeof(r));
+        }
+    }
+}
+
+/* A host that lacks something is told what; the host's model goes without. */
+static void test_missing(void **ctx)
+{
+    struct x86_cpuid_host host = everything;
+    struct err err = {0};
+
+    host.words[2] &= ~(uint32_t)bit_BMI2;
+    host.ymm = false;
+    init_model(X86_CPU_V3, &host);
+    assert_int_equal(x86_cpuid_check(&cpuid, &err), -EOPNOTSUPP);
+    assert_string_equal(err.msg, "CPU model x86-64-v3: this host's CPU lacks fma, avx, f16c, avx2, bmi2");
+    init_model(X86_CPU_V2, &host);
+    assert_int_equal(x86_cpuid_check(&cpuid, &err), 0);
+    init_model(X86_CPU_HOST, &host);
+    assert_int_equal(x86_cpuid_check(&cpuid, &err), 0);
+    assert_false(leaf(7, 0).ebx & (bit_AVX2 | bit_BMI2));
+    assert_true(leaf(7, 0).ebx & bit_BMI);
+}
+
+static void test_names(void **ctx)
+{
+    char text[24] = "";
+
+    x86_cpuid_name_bits(1, 0, 2, bit_AVX | bit_SSE3, text, sizeof(text));
+    assert_string_equal(text, "sse3, avx");
+    x86_cpuid_name_bits(1, 0, 3, 1u << 5, text, sizeof(text)); /* no room */
+    assert_string_equal(text, "sse3, avx");
+    char place[32] = "";
+    x86_cpuid_name_bits(0x80000001, 0, 3, 1u << 29, place, sizeof(place));
+    assert_string_equal(place, "CPUID.80000001.0:EDX[29]");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +336,10 @@ int main(void)
         cmocka_unit_test(test_v3),
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_absent),
+        cmocka_unit_test(test_named_models),
+        cmocka_unit_test(test_models_do_not_vary),
+        cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
