@@ -205,6 +205,7 @@ struct outcome {
     char line[128];       /* why it is no success, or "" */
     char registers[4096]; /* of a CPU that crashed, or "" */
     char *stats;          /* JSON, or NULL */
+    char *exits;          /* a table, or NULL */
 };
 
 static void judge(const struct vm *vm, struct outcome *o)
@@ -242,21 +243,24 @@ static void judge(const struct vm *vm, struct outcome *o)
     }
 }
 
-static char *stats_text(struct machine *m, int status)
+/* What was asked for: JSON, a table of the exits. */
+static void put_stats(struct machine *m, const struct run_options *options, struct outcome *o)
 {
     json_t *root = json_object(), *figures = stats_get(m);
 
+    if (options->exits)
+        o->exits = stats_exits_text(figures);
     json_object_set_new(root, "vireo", json_string(VIREO_VERSION));
-    json_object_set_new(root, "status", json_integer(status));
+    json_object_set_new(root, "status", json_integer(o->status));
     json_object_update(root, figures);
-    char *text = json_dumps(root, JSON_INDENT(2));
+    if (options->stats)
+        o->stats = json_dumps(root, JSON_INDENT(2));
     json_decref(figures);
     json_decref(root);
-    return text;
 }
 
 /* Runs the machine to its end and closes it; -errno where it could not start. */
-static int run_machine(struct run *run, bool want_stats, struct outcome *o, struct err *err)
+static int run_machine(struct run *run, const struct run_options *options, struct outcome *o, struct err *err)
 {
     struct vm *vm = &run->machine->vm;
     int r = vm_run(vm, err);
@@ -265,8 +269,8 @@ static int run_machine(struct run *run, bool want_stats, struct outcome *o, stru
         judge(vm, o);
         if (run->gdb)
             gdb_stub_end(run->gdb, o->status, run->signal);
-        if (want_stats)
-            o->stats = stats_text(run->machine, o->status);
+        if (options->stats || options->exits)
+            put_stats(run->machine, options, o);
     }
     loop_fd_remove(vm->loop, &run->signals);
     close(run->signals.fd);
@@ -457,7 +461,7 @@ static int run_options(struct run *run, const struct run_options *options, struc
     r = open_machine(run, &conf, options, err);
     if (r < 0)
         goto close_stats;
-    r = run_machine(run, options->stats != NULL, o, err);
+    r = run_machine(run, options, o, err);
     if (r < 0)
         goto close_stats;
     if (conf.lockstep)
@@ -466,6 +470,8 @@ static int run_options(struct run *run, const struct run_options *options, struc
         log_error("%s", o->line);
     if (*o->registers)
         fprintf(stderr, "%s\n", o->registers);
+    if (o->exits)
+        fputs(o->exits, stderr);
     if (options->stats) {
         struct err stats_err = {"out of memory"};
         int written = o->stats ? outfile_commit(&stats, o->stats, strlen(o->stats), &stats_err) : -ENOMEM;
@@ -480,6 +486,7 @@ close_stats:
 close_trace:
     close_trace(run, options, o);
 free_append:
+    free(o->exits);
     free(o->stats);
     free(append);
     return r;

@@ -1,6 +1,7 @@
 #include "control/stats.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "control/footprint.h"
 
@@ -20,6 +21,22 @@ static json_t *exits(const uint64_t counts[ENGINE_N_EXITS])
 
     for (int i = 0; i < ENGINE_N_EXITS; i++)
         put(object, engine_exit_names[i], counts[i]);
+    return object;
+}
+
+/*
+ * The time by reason: of HLT until something woke the vCPU, on every engine; of others as the engine measures them. KVM does for each exit, the
+ * others take samples of accesses to devices, and nothing of the rest: then there is no figure.
+ */
+static json_t *exit_times(const int64_t ns[ENGINE_N_EXITS], int64_t halted_ns)
+{
+    json_t *object = json_object();
+
+    for (int i = 0; i < ENGINE_N_EXITS; i++) {
+        int64_t all = ns[i] + (i == ENGINE_EXIT_HLT ? halted_ns : 0);
+        if (all > 0)
+            put(object, engine_exit_names[i], (uint64_t)all);
+    }
     return object;
 }
 
@@ -88,6 +105,7 @@ static json_t *vcpus(const struct vm *vm)
         json_t *object = json_object();
         put(object, "instructions", vcpu->stats.instructions);
         json_object_set_new(object, "exits", exits(vcpu->stats.exits));
+        json_object_set_new(object, "exits_ns", exit_times(vcpu->stats.exit_ns, vcpu->halted_ns));
         json_object_set_new(object, "time_ns",
                             time_of(vcpu->stats.translator, vcpu->run_ns, vcpu->stats.device_ns, vcpu->halted_ns));
         json_array_append_new(array, object);
@@ -176,7 +194,7 @@ json_t *stats_get(struct machine *m)
     const struct vm *vm = &m->vm;
     uint64_t counts[ENGINE_N_EXITS] = {0}, instructions = 0;
     uint64_t translated[ENGINE_N_TRANSLATOR] = {0};
-    int64_t run_ns = 0, device_ns = 0, halted_ns = 0;
+    int64_t run_ns = 0, device_ns = 0, halted_ns = 0, exit_ns[ENGINE_N_EXITS] = {0};
     int64_t ended_ns = vm->ended_ns ? vm->ended_ns : loop_now();
     json_t *root = json_object();
 
@@ -184,6 +202,8 @@ json_t *stats_get(struct machine *m)
         const struct vcpu *vcpu = vm->vcpus[i];
         for (int j = 0; j < ENGINE_N_EXITS; j++)
             counts[j] += vcpu->stats.exits[j];
+        for (int j = 0; j < ENGINE_N_EXITS; j++)
+            exit_ns[j] += vcpu->stats.exit_ns[j];
         for (int j = 0; j < ENGINE_N_TRANSLATOR; j++)
             translated[j] += vcpu->stats.translator[j];
         instructions += vcpu->stats.instructions;
@@ -198,6 +218,7 @@ json_t *stats_get(struct machine *m)
     put(root, "wall_ns", (uint64_t)(ended_ns - vm->started_ns));
     put(root, "instructions", instructions);
     json_object_set_new(root, "exits", exits(counts));
+    json_object_set_new(root, "exits_ns", exit_times(exit_ns, halted_ns));
     json_object_set_new(root, "untranslated", interpreted(vm, ENGINE_UNTRANSLATED));
     json_object_set_new(root, "slow", interpreted(vm, ENGINE_SLOW));
     json_object_set_new(root, "translator", translator(translated));
@@ -206,4 +227,34 @@ json_t *stats_get(struct machine *m)
     json_object_set_new(root, "vcpus", vcpus(vm));
     json_object_set_new(root, "devices", attachments(m));
     return root;
+}
+
+#define TABLE_ROOM 4096
+
+static void put_row(char *text, const char *name, json_int_t n, const json_t *ns)
+{
+    size_t len = strlen(text);
+    double ms = (double)json_integer_value(ns) / 1e6;
+
+    if (ns && n)
+        snprintf(text + len, TABLE_ROOM - len, "%-18s %12lld %12.3f %12.3f\n", name, (long long)n, ms,
+                 ms * 1e3 / (double)n);
+    else
+        snprintf(text + len, TABLE_ROOM - len, "%-18s %12lld %12s %12s\n", name, (long long)n, "-", "-");
+}
+
+char *stats_exits_text(const json_t *stats)
+{
+    const json_t *counts = json_object_get(stats, "exits"), *times = json_object_get(stats, "exits_ns");
+    char *text = calloc(1, TABLE_ROOM);
+
+    if (!text)
+        return NULL;
+    snprintf(text, TABLE_ROOM, "%-18s %12s %12s %12s\n", "VM exit", "count", "ms", "us each");
+    for (int i = 0; i < ENGINE_N_EXITS; i++) {
+        json_int_t n = json_integer_value(json_object_get(counts, engine_exit_names[i]));
+        if (n)
+            put_row(text, engine_exit_names[i], n, json_object_get(times, engine_exit_names[i]));
+    }
+    return text;
 }

@@ -9,6 +9,9 @@
 /* The figures of a machine that has ended and is still open, or is paused. NULL without memory. */
 json_t *stats_get(struct machine *m);
 
+/* VM exits by reason as lines of text: how many, the time in them where it is measured, and of one. The caller's to free; NULL without memory. */
+char *stats_exits_text(const json_t *stats);
+
 /* The figures of one attachment: {"id": .., "kind": .., ...}. */
 json_t *stats_attachment(struct attachment *a);
 

@@ -25,21 +25,24 @@ enum engine_exit {
     ENGINE_FAIL,     /* the engine itself failed; it has logged why */
 };
 
-/* Every way out of the guest's instruction stream, counted on every engine. */
-#define ENGINE_EXIT_REASONS(X)  \
-    X(PIO_IN, "pio_in")         \
-    X(PIO_OUT, "pio_out")       \
-    X(MMIO_READ, "mmio_read")   \
-    X(MMIO_WRITE, "mmio_write") \
-    X(CPUID, "cpuid")           \
-    X(MSR_READ, "msr_read")     \
-    X(MSR_WRITE, "msr_write")   \
-    X(CR_ACCESS, "cr_access")   \
-    X(HLT, "hlt")               \
-    X(EXCEPTION, "exception")   \
-    X(INTERRUPT, "interrupt")   \
-    X(NMI, "nmi")               \
-    X(KICK, "kick")             \
+/* Every way out of the guest's instruction stream, counted on every engine; those behind KICK, but for SHUTDOWN, are KVM's alone. */
+#define ENGINE_EXIT_REASONS(X)    \
+    X(PIO_IN, "pio_in")           \
+    X(PIO_OUT, "pio_out")         \
+    X(MMIO_READ, "mmio_read")     \
+    X(MMIO_WRITE, "mmio_write")   \
+    X(CPUID, "cpuid")             \
+    X(MSR_READ, "msr_read")       \
+    X(MSR_WRITE, "msr_write")     \
+    X(CR_ACCESS, "cr_access")     \
+    X(HLT, "hlt")                 \
+    X(EXCEPTION, "exception")     \
+    X(INTERRUPT, "interrupt")     \
+    X(NMI, "nmi")                 \
+    X(KICK, "kick")               \
+    X(WINDOW, "interrupt_window") \
+    X(DEBUG, "debug")             \
+    X(EVENT, "system_event")      \
     X(SHUTDOWN, "shutdown")
 
 #define ENGINE_EXIT_ENUM(name, text) ENGINE_EXIT_##name,
@@ -98,6 +101,8 @@ extern const char *const engine_translator_names[ENGINE_N_TRANSLATOR];
 /* Written by the vCPU's thread alone; read by others when it is done (or as a rough figure before). */
 struct engine_stats {
     uint64_t exits[ENGINE_N_EXITS];
+    int64_t exit_ns
+        [ENGINE_N_EXITS];  /* from there until the guest may go on; 0 where the engine does not measure that reason */
     uint64_t instructions; /* retired by the guest, where the engine can count them */
     int64_t device_ns;     /* spent in bus_access; sampled, see the engine */
     struct engine_count interpreted[ENGINE_N_INTERPRETED][ENGINE_N_COUNTS];

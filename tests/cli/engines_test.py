@@ -21,7 +21,7 @@ class Engines(harness.Case):
 
     def test_lines(self):
         """One for each engine, that it is usable or why not."""
-        lines = self.engines().splitlines()
+        lines = self.engines().split("\n\n")[0].splitlines()
         listed = json.loads(self.engines("--json"))
         self.assertEqual([line.split()[0] for line in lines], [engine["name"] for engine in listed])
         for line, engine in zip(lines, listed):
@@ -62,6 +62,25 @@ class Engines(harness.Case):
         kvm = next(engine for engine in json.loads(result.stdout) if engine["name"] == "kvm")
         self.assertFalse(kvm["usable"])
         self.assertIn("permission denied", kvm["reason"])
+
+    def test_host(self):
+        """What the host has: the same in both forms, each feature with one of four answers."""
+        text = self.engines().split("\n\n")[1]
+        host = next(engine for engine in json.loads(self.engines("--json")) if engine["name"] == "kvm")["host"]
+        self.assertEqual(set(host["features"]), {"nested_paging", "tagged_tlb", "apic_virtualization", "posted_interrupts", "tsc_scaling",
+                                                 "nested_guests"})
+        self.assertLessEqual(set(host["features"].values()), {"unknown", "no", "off", "yes"})
+        self.assertIn(host["virtualization"], ("VT-x", "AMD-V", None))
+        self.assertIn(f"CPU virtualization              {host['virtualization'] or 'not there'}", text)
+        if host["virtualization"] is None:
+            self.assertEqual(set(host["features"].values()), {"no"})
+        self.assertIn(host["module"] or "none that is loaded", text)
+        if host["max_vcpus"] is None:
+            self.assertIn("unknown: no KVM could be asked", text)
+            self.assertEqual(set(host["capabilities"].values()), {None})
+        else:
+            self.assertIn(f"{host['max_vcpus']} vCPUs a VM", text)
+            self.assertLessEqual(set(host["capabilities"].values()), {True, False})
 
     def test_wrong_use(self):
         """Options of its own, checked as everywhere."""

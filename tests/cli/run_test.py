@@ -205,6 +205,8 @@ class Statistics(harness.Case):
         stats = json.loads(path.read_text())
         self.assertEqual((stats["end"], stats["status"], stats["cpus"]), ("debug", 0x2B, 2))
         self.assertEqual(stats["exits"]["pio_out"], 1)
+        self.assertLessEqual(set(stats["exits_ns"]), {"pio_in", "pio_out", "mmio_read", "mmio_write", "hlt"})
+        self.assertGreater(stats["exits_ns"]["pio_out"], 0)  # the first access is a sample
         self.assertGreater(stats["instructions"], 0)
         self.assertEqual(set(stats["time_ns"]), {"guest", "translator", "interpreter", "device", "halted"})
         memory = stats["memory_bytes"]

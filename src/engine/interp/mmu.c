@@ -36,7 +36,9 @@ void mmu_bus(struct interp *c, struct bus *bus, uint64_t addr, void *data, unsig
     }
     int64_t before = loop_now();
     bus_access(bus, addr, data, len, write);
-    c->conf.stats->device_ns += (loop_now() - before) * BUS_SAMPLE;
+    int64_t took = (loop_now() - before) * BUS_SAMPLE;
+    c->conf.stats->device_ns += took;
+    c->conf.stats->exit_ns[reason] += took;
 }
 
 /* ---- translation ---- */

@@ -50,6 +50,7 @@ struct engine_vcpu {
     struct kvm_run *run;
     struct x86_state st; /* registers that the kernel does not keep: MTRRs and the like; the rest is stale */
     enum engine_exit exit;
+    enum engine_exit_reason reason; /* of the exit that is being handled, as it was counted last */
 
     /* Kicks: see kvm_run.c. */
     _Atomic bool inside; /* about to be in KVM_RUN, or in it */

@@ -20,6 +20,7 @@ void kvm_exit_count(struct engine_vcpu *v, enum engine_exit_reason reason, uint6
     struct kvm_regs regs = {0};
 
     v->conf.stats->exits[reason]++;
+    v->reason = reason;
     if (LIKELY(!trace) || !trace->exit)
         return;
     (void)ioctl(v->fd, KVM_GET_REGS, &regs);
@@ -32,14 +33,6 @@ static bool end(struct engine_vcpu *v, enum engine_exit exit)
     return true;
 }
 
-static void access_bus(struct engine_vcpu *v, struct bus *bus, uint64_t addr, void *data, unsigned len, bool write)
-{
-    int64_t before = loop_now();
-
-    bus_access(bus, addr, data, len, write);
-    v->conf.stats->device_ns += loop_now() - before;
-}
-
 /* A string instruction comes with all its items at once. */
 static bool on_io(struct engine_vcpu *v)
 {
@@ -50,7 +43,7 @@ static bool on_io(struct engine_vcpu *v)
     kvm_exit_count(v, write ? ENGINE_EXIT_PIO_OUT : ENGINE_EXIT_PIO_IN, run->io.port);
     v->unfinished = true;
     for (uint32_t i = 0; i < run->io.count; i++)
-        access_bus(v, v->conf.pio, run->io.port, data + (size_t)i * run->io.size, run->io.size, write);
+        bus_access(v->conf.pio, run->io.port, data + (size_t)i * run->io.size, run->io.size, write);
     return false;
 }
 
@@ -60,7 +53,7 @@ static bool on_mmio(struct engine_vcpu *v)
 
     kvm_exit_count(v, run->mmio.is_write ? ENGINE_EXIT_MMIO_WRITE : ENGINE_EXIT_MMIO_READ, run->mmio.phys_addr);
     v->unfinished = true;
-    access_bus(v, v->conf.mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len, run->mmio.is_write);
+    bus_access(v->conf.mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len, run->mmio.is_write);
     return false;
 }
 
@@ -112,6 +105,7 @@ static bool on_hlt(struct engine_vcpu *v)
 /* On the next way in the interrupt goes with it. */
 static bool on_window(struct engine_vcpu *v)
 {
+    kvm_exit_count(v, ENGINE_EXIT_WINDOW, 0);
     return false;
 }
 
@@ -127,8 +121,22 @@ static bool on_intr(struct engine_vcpu *v)
     return false;
 }
 
+/* CR8 has been taken over by now. */
+static bool on_tpr(struct engine_vcpu *v)
+{
+    kvm_exit_count(v, ENGINE_EXIT_CR_ACCESS, 8);
+    return false;
+}
+
+static bool on_debug(struct engine_vcpu *v)
+{
+    kvm_exit_count(v, ENGINE_EXIT_DEBUG, 0);
+    return kvm_debug_exit(v);
+}
+
 static bool on_system_event(struct engine_vcpu *v)
 {
+    kvm_exit_count(v, ENGINE_EXIT_EVENT, v->run->system_event.type);
     return end(v, ENGINE_RESET);
 }
 
@@ -163,21 +171,21 @@ static bool on_internal_error(struct engine_vcpu *v)
 static bool (*const handlers[])(struct engine_vcpu *v) = {
     [KVM_EXIT_UNKNOWN] = on_unknown,
     [KVM_EXIT_IO] = on_io,
-    [KVM_EXIT_DEBUG] = kvm_debug_exit,
+    [KVM_EXIT_DEBUG] = on_debug,
     [KVM_EXIT_HLT] = on_hlt,
     [KVM_EXIT_MMIO] = on_mmio,
     [KVM_EXIT_IRQ_WINDOW_OPEN] = on_window,
     [KVM_EXIT_SHUTDOWN] = on_shutdown,
     [KVM_EXIT_FAIL_ENTRY] = on_fail_entry,
     [KVM_EXIT_INTR] = on_intr,
-    [KVM_EXIT_SET_TPR] = on_window, /* CR8 has been taken over by now */
+    [KVM_EXIT_SET_TPR] = on_tpr,
     [KVM_EXIT_INTERNAL_ERROR] = on_internal_error,
     [KVM_EXIT_SYSTEM_EVENT] = on_system_event,
     [KVM_EXIT_X86_RDMSR] = on_rdmsr,
     [KVM_EXIT_X86_WRMSR] = on_wrmsr,
 };
 
-bool kvm_exit(struct engine_vcpu *v)
+static bool handle(struct engine_vcpu *v)
 {
     uint32_t reason = v->run->exit_reason;
 
@@ -185,4 +193,21 @@ bool kvm_exit(struct engine_vcpu *v)
         return handlers[reason](v);
     kvm_report(v, "exit %u, which nobody has asked for", reason);
     return true;
+}
+
+/* The time is that of every exit; of port and memory accesses it is the devices'. */
+bool kvm_exit(struct engine_vcpu *v)
+{
+    struct engine_stats *stats = v->conf.stats;
+    int64_t before = loop_now();
+
+    v->reason = ENGINE_N_EXITS;
+    bool ended = handle(v);
+    if (v->reason == ENGINE_N_EXITS)
+        return ended;
+    int64_t took = loop_now() - before;
+    stats->exit_ns[v->reason] += took;
+    if (v->reason <= ENGINE_EXIT_MMIO_WRITE)
+        stats->device_ns += took;
+    return ended;
 }
