@@ -407,7 +407,7 @@ class Rules(SwitchCase):
         self.assertEqual(got.count(frame(mac(2), mac(1))), 100)
         dropped = self.port_status("a")["in"]["dropped"]["storm"]
         self.assertEqual(dropped, 200 - len(got))
-        self.assertGreater(dropped, 50)
+        self.assertGreater(dropped, 0)
 
     def test_malformed(self):
         """Short frames, impossible sources and headers, bridges' own addresses."""

@@ -120,8 +120,14 @@ class Boot(harness.Case):
         terminal.type(":wq\n")
         terminal.expect(PROMPT)
         self.assertEqual(self.ask(terminal, "cat /tmp/file").strip(), "hello")
-        self.assertLessEqual(abs(int(self.ask(terminal, "date +%s")) - time.time()), 2)
+        self.compare_clocks(terminal)
         self.assertEqual(self.ask(terminal, "dmesg -r | grep '^<[0-4]>'").splitlines(), [])
+
+    def compare_clocks(self, terminal):
+        """The guest's real time is the host's, to the second that a real-time clock knows; however long a busy host takes for the answer."""
+        before = time.time()
+        now = int(self.ask(terminal, "date +%s"))
+        self.assertTrue(before - 2 <= now <= time.time() + 1, (before, now, time.time()))
 
     def test_clock(self):
         """KVM's clock on every CPU; the TSC is preferred to it, being invariant, and either agrees with the host's time."""
@@ -137,7 +143,7 @@ class Boot(harness.Case):
                 self.assertEqual(self.ask(terminal, "cat $current").strip(), name)
                 for cpu in range(4):
                     self.ask(terminal, f"taskset -p {1 << cpu:x} $$")
-                    self.assertLessEqual(abs(int(self.ask(terminal, "date +%s")) - time.time()), 2)
+                    self.compare_clocks(terminal)
                     began = time.monotonic()
                     self.ask(terminal, "sleep 1")
                     self.assertGreaterEqual(time.monotonic() - began, 0.99)

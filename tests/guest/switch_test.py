@@ -117,14 +117,14 @@ class Reach(SwitchCase):
                          [["reached 2", "no 3", "no 4"], [], ["no 1", "no 2", "no 4"], ["reached 2"]])
 
     def test_transfer(self):
-        """Bytes arrive as they were sent, in large packets, which a capture shows."""
+        """Bytes arrive as they were sent, in packets larger than a wire's, which a capture shows. How large is the sender's pace."""
         capture = self.dir / "vm2.pcap"
         self.start_switch("--capture", f"vm2={capture}")
         data = os.urandom(SIZE)
         lines = self.guests(until(f"nc {address(2)} 9 </test/data"), "nc -l -p 9 >/tmp/got; cmp /tmp/got /test/data && echo same",
                             files={"test/data": data})
         self.assertIn("same", lines[1])
-        self.assertGreater(max(self.frame_lengths(capture)), 10000)
+        self.assertGreater(max(self.frame_lengths(capture)), 1514)
 
     @staticmethod
     def frame_lengths(path):
