@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "disk/file_net.h"
+#include "disk/libraries.h"
 
 #define RETRIES     5 /* of a command at the start that a UNIT ATTENTION has taken the place of */
 #define BLOCK_MAX   (64 * KIB)
@@ -424,6 +425,8 @@ static int log_in(struct file_iscsi *iscsi, const char *path, int64_t deadline, 
     int r = split(path, text, sizeof(text), name, sizeof(name), err);
     bool moved = true;
 
+    if (r == 0)
+        r = libraries_load_iscsi(err);
     if (r < 0)
         return r;
     struct iscsi_url *url = iscsi_parse_full_url(NULL, text);

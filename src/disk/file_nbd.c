@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "disk/file_net.h"
+#include "disk/libraries.h"
 
 #define MAX_TRANSFER (32 * MIB) /* proto.md, "Block size constraints": what a server takes that says nothing */
 #define MAX_RANGE    (1 * GIB)  /* lengths are 32 bits wide */
@@ -116,10 +117,13 @@ static int nbd_open(struct file_net_conn *conn, const char *path, int64_t deadli
     struct nbd *nbd = nbd_of(conn);
     struct file_net_props *p = &conn->props;
 
+    int r = libraries_load_nbd(err);
+    if (r < 0)
+        return r;
     nbd->handle = nbd_create();
     if (!nbd->handle)
         return err_set(err, -ENOMEM, "%.300s", message());
-    int r = connect_nbd(nbd, path, deadline, err);
+    r = connect_nbd(nbd, path, deadline, err);
     if (r < 0)
         return r;
     int64_t size = nbd_get_size(nbd->handle);

@@ -22,6 +22,7 @@
 #include "base/number.h"
 #include "net/backend.h"
 #include "net/offload.h"
+#include "net/user_library.h"
 #include "net/user_watch.h"
 
 /*
@@ -507,7 +508,9 @@ static int user_open(struct net **net, const struct net_spec *spec, struct loop 
         err_set(err, r, "net user: epoll: %s", strerror(-r));
         goto close_user;
     }
-    r = parse(spec->rest, &conf, err);
+    r = user_library_load(err);
+    if (r == 0)
+        r = parse(spec->rest, &conf, err);
     if (r < 0)
         goto close_user;
     pthread_mutex_lock(&slirp_lock);
