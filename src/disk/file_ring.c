@@ -5,7 +5,7 @@
  * What the page cache has need not go that way. A read of it is a copy, made right here if it does not have to wait (RWF_NOWAIT); after one that had, the
  * ring has a few. So is a write into it, but few file systems let io_uring make it without a thread of the kernel's, which takes twice as long; nor do
  * those that are in memory (tmpfs) let it read. Those are made right here as well, as long as they are prompt: after one that had to wait - for room in the
- * page cache, or for the journal - the kernel's threads have them for a while.
+ * page cache, or for the journal - the kernel's threads have them for a while. One that only had to share its CPU has not waited: it would not be faster there.
  *
  * The ring's descriptor stands in the loop, readable while there are completions. All on the loop's thread. What comes back short goes to the
  * pool, which does the rest.
@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #include "disk/file_impl.h"
 
@@ -22,7 +23,7 @@
 #define COPY_AT_ONCE (1 * MIB)   /* before the loop's other work has its turn */
 #define LARGE        (256 * KIB) /* a read that a thread of the kernel's is worth, while there is something else to do */
 #define READS_PASSED 32          /* to the ring, after a read that the page cache did not have */
-#define SLOW         (10 * NS_PER_MS)  /* no copy takes as long: it has waited */
+#define SLOW         (10 * NS_PER_MS)  /* no copy takes as long: it has waited, or somebody else had the CPU */
 #define PATIENCE     (500 * NS_PER_MS) /* until the next try */
 
 struct file_ring {
@@ -113,13 +114,23 @@ static bool is_copy(const struct file_ring *ring, const struct disk_request *req
            file_plain_fd(file, req) == file->buffered_fd;
 }
 
-static void copy(struct file_ring *ring, struct disk_request *req, int64_t *now)
+/* How often this thread has slept so far; that others had its CPU does not count. */
+static long sleeps(void)
+{
+    struct rusage usage = {0};
+
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+}
+
+/* slept: how often, before the first copy of this round. */
+static void copy(struct file_ring *ring, struct disk_request *req, int64_t *now, long slept)
 {
     int result = file_plain_do(ring->file, req, 0);
     int64_t before = *now;
 
     *now = loop_now();
-    if (*now - before > SLOW)
+    if (*now - before > SLOW && sleeps() != slept)
         ring->slow_until = *now + PATIENCE;
     disk_complete(req, result);
 }
@@ -146,6 +157,7 @@ static void submit_gathered(void *opaque)
     struct file_ring *ring = opaque;
     int64_t now = loop_now();
     uint64_t copied = 0;
+    long slept = -1; /* not asked yet */
 
     while (ring->waiting && ring->in_kernel < ENTRIES && copied < COPY_AT_ONCE) {
         struct io_uring_sqe *sqe;
@@ -153,7 +165,8 @@ static void submit_gathered(void *opaque)
         bool aside = goes_aside(ring, ring->waiting);
         if (!aside && is_copy(ring, ring->waiting, now)) {
             copied += len;
-            copy(ring, take_waiting(ring), &now);
+            slept = slept < 0 ? sleeps() : slept;
+            copy(ring, take_waiting(ring), &now, slept);
             continue;
         }
         if (!aside && read_at_hand(ring, ring->waiting)) {
