@@ -25,13 +25,17 @@
 #include "commit.h"
 #include "console/console.h"
 #include "control/control.h"
+#include "control/save.h"
 #include "control/stats.h"
 #include "device/vport_spec.h"
 #include "engine/lockstep/lockstep.h"
 #include "gdb/gdb_stub.h"
 #include "machine/machine.h"
+#include "machine/machine_state.h"
 
 #define MOST_DESCRIPTORS 65536
+#define DEFAULT_MEMORY   (512 * MIB)
+#define SAVE_SIGNAL      SIGUSR1
 
 static const int ending_signals[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
 
@@ -50,7 +54,10 @@ struct run {
     struct trace trace;
     struct console_hooks hooks;
     struct machine_attach attach[N_KINDS * OPTION_LIST_MAX];
-    sigset_t blocked;
+    const char *save;                   /* --save's file, or NULL */
+    struct machine_state_source source; /* of --load */
+    bool has_kernel;                    /* to start anew with */
+    sigset_t blocked;                   /* those that end the VM */
     struct loop_fd signals;
     int signal; /* that ended the VM, or 0 */
 };
@@ -70,6 +77,18 @@ static void on_power(void *opaque)
     machine_press_power(run->machine);
 }
 
+/* Where it fails the guest goes on. */
+static void on_save(void *opaque)
+{
+    struct run *run = opaque;
+    struct err err;
+
+    if (!run->save)
+        log_warn("there is no --save to say where the state goes");
+    else if (save_machine(run->machine, run->save, &err) < 0)
+        log_error("%s", err.msg);
+}
+
 static void on_console_lost(void *opaque, const char *reason)
 {
     struct run *run = opaque;
@@ -84,7 +103,7 @@ static void on_notice(void *opaque, const char *line)
     fflush(stdout);
 }
 
-/* Ends the VM; a second signal ends the process at once, should the first not do. */
+/* Saves the state, or ends the VM; then a second signal ends the process at once, should the first not do. */
 static void on_signal(void *opaque, uint32_t events)
 {
     struct run *run = opaque;
@@ -92,9 +111,22 @@ static void on_signal(void *opaque, uint32_t events)
 
     if (read(run->signals.fd, &info, sizeof(info)) != sizeof(info))
         return;
+    if (info.ssi_signo == SAVE_SIGNAL) {
+        on_save(run);
+        return;
+    }
     run->signal = (int)info.ssi_signo;
     vm_end(&run->machine->vm, VM_END_QUIT, 0);
     pthread_sigmask(SIG_UNBLOCK, &run->blocked, NULL);
+}
+
+static void block_save_signal(void)
+{
+    sigset_t save;
+
+    sigemptyset(&save);
+    sigaddset(&save, SAVE_SIGNAL);
+    pthread_sigmask(SIG_BLOCK, &save, NULL);
 }
 
 /* Signals that whoever started vireo ignores (nohup) stay ignored. */
@@ -107,6 +139,8 @@ static void block_signals(struct run *run)
         if (sigaction(ending_signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
             sigaddset(&run->blocked, ending_signals[i]);
     pthread_sigmask(SIG_BLOCK, &run->blocked, NULL);
+    if (run->save)
+        block_save_signal();
     signal(SIGPIPE, SIG_IGN); /* a console or file nobody reads is an error where it is written */
 }
 
@@ -126,7 +160,10 @@ static int watch_signals(struct run *run, struct err *err)
     int r;
 
     run->signals = (struct loop_fd){.fn = on_signal, .opaque = run};
-    run->signals.fd = signalfd(-1, &run->blocked, SFD_CLOEXEC | SFD_NONBLOCK);
+    sigset_t watched = run->blocked;
+    if (run->save)
+        sigaddset(&watched, SAVE_SIGNAL);
+    run->signals.fd = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
     if (run->signals.fd < 0)
         return err_set(err, -errno, "signals: %s", strerror(errno));
     r = loop_fd_add(run->machine->vm.loop, &run->signals, EPOLLIN);
@@ -187,6 +224,12 @@ static int open_machine(struct run *run, const struct machine_conf *conf, const 
     if (r < 0)
         goto close_machine;
     machine_connect_console(run->machine, dev);
+    if (conf->load) {
+        r = machine_load(run->machine, err);
+        if (r < 0)
+            goto close_machine;
+    }
+    run->machine->saver = (struct machine_saver){.save = on_save, .opaque = run};
     r = watch_signals(run, err);
     if (r < 0)
         goto close_machine;
@@ -208,13 +251,15 @@ struct outcome {
     char *exits;          /* a table, or NULL */
 };
 
-static void judge(const struct vm *vm, struct outcome *o)
+static void judge(const struct run *run, struct outcome *o)
 {
+    const struct vm *vm = &run->machine->vm;
     const char *line = "";
 
     switch (vm->end) {
     case VM_END_OFF:
     case VM_END_QUIT:
+    case VM_END_SAVED:
         o->status = STATUS_OK;
         break;
     case VM_END_DEBUG:
@@ -222,7 +267,8 @@ static void judge(const struct vm *vm, struct outcome *o)
         break;
     case VM_END_RESET:
         o->status = STATUS_GUEST;
-        line = "the guest reset, and --no-reboot was given";
+        line = run->has_kernel ? "the guest reset, and --no-reboot was given"
+                               : "the guest reset, and without --kernel there is nothing to start anew";
         break;
     case VM_END_CRASH:
         o->status = STATUS_GUEST;
@@ -266,7 +312,7 @@ static int run_machine(struct run *run, const struct run_options *options, struc
     int r = vm_run(vm, err);
 
     if (r == 0) {
-        judge(vm, o);
+        judge(run, o);
         if (run->gdb)
             gdb_stub_end(run->gdb, o->status, run->signal);
         if (options->stats || options->exits)
@@ -369,6 +415,26 @@ static int check_stdio(const struct run_options *o, struct err *err)
     return 0;
 }
 
+/* What a saved state says of the machine, and the command line may say too. */
+static int configure_load(struct run *run, const struct run_options *o, struct machine_conf *conf, struct err *err)
+{
+    const struct machine_state_head *head = &run->source.head;
+
+    if (o->memory && o->memory != head->ram_size)
+        return err_set(err, -EINVAL, "--memory %" PRIu64 ": the saved state '%.200s' has %" PRIu64 " bytes", o->memory,
+                       o->load, head->ram_size);
+    if (o->cpus && o->cpus != head->n_cpus)
+        return err_set(err, -EINVAL, "--cpus %u: the saved state '%.200s' has %u", o->cpus, o->load, head->n_cpus);
+    if (o->debug_exit && !head->debug_exit)
+        return err_set(err, -EINVAL, "--debug-exit: the saved state '%.200s' is without", o->load);
+    if (o->initrd && !o->kernel)
+        return err_set(err, -EINVAL, "--initrd with --load: accepted together with --kernel, for what follows a reset");
+    conf->ram_size = head->ram_size;
+    conf->n_cpus = head->n_cpus;
+    conf->load = &run->source;
+    return 0;
+}
+
 /* The options as the machine takes them. `guest` and `append` hold what the result points to. */
 static int configure(struct run *run, const struct run_options *o, struct machine_conf *conf,
                      struct default_guest *guest, char **append, struct err *err)
@@ -378,8 +444,8 @@ static int configure(struct run *run, const struct run_options *o, struct machin
         .kernel = o->kernel,
         .initrd = o->initrd,
         .append = o->append,
-        .ram_size = o->memory,
-        .n_cpus = o->cpus,
+        .ram_size = o->memory ? o->memory : DEFAULT_MEMORY,
+        .n_cpus = o->cpus ? o->cpus : 1,
         .cpu = o->cpu,
         .code_cache = o->code_cache,
         .profile = o->profile,
@@ -394,6 +460,10 @@ static int configure(struct run *run, const struct run_options *o, struct machin
     if (!conf->engine)
         return -EAGAIN; /* its name is right: the host cannot run it */
     int r = check_stdio(o, err);
+    if (r == 0 && o->save)
+        r = save_check(o->save, err);
+    if (r == 0 && o->load)
+        r = configure_load(run, o, conf, err);
     if (r < 0)
         return r;
     if (*o->lockstep.follower) {
@@ -401,7 +471,8 @@ static int configure(struct run *run, const struct run_options *o, struct machin
         if (r < 0)
             return r;
     }
-    if (o->kernel)
+    run->has_kernel = o->kernel || !o->load;
+    if (o->kernel || o->load)
         return 0;
     r = default_guest_find(guest, err);
     if (r < 0)
@@ -444,8 +515,11 @@ static int run_options(struct run *run, const struct run_options *options, struc
     struct machine_conf conf;
     struct outfile stats = {.fd = -1};
     char *append = NULL;
-    int r = configure(run, options, &conf, &guest, &append, err);
+    int r = options->load ? machine_state_open(&run->source, options->load, err) : 0;
 
+    if (r < 0)
+        return r;
+    r = configure(run, options, &conf, &guest, &append, err);
     if (r < 0)
         goto free_append;
     r = open_trace(run, options, &conf, err);
@@ -486,6 +560,8 @@ close_stats:
 close_trace:
     close_trace(run, options, o);
 free_append:
+    if (options->load)
+        machine_state_close(&run->source);
     free(o->exits);
     free(o->stats);
     free(append);
@@ -508,7 +584,8 @@ int command_run(int argc, char **argv)
         return STATUS_OK;
     }
     run.hooks = (struct console_hooks){
-        .quit = on_quit, .power = on_power, .fail = on_console_lost, .notice = on_notice, .opaque = &run};
+        .quit = on_quit, .power = on_power, .save = on_save, .fail = on_console_lost, .notice = on_notice, .opaque = &run};
+    run.save = options.save;
     block_signals(&run);
     raise_descriptor_limit();
     r = run_options(&run, &options, &outcome, &err);

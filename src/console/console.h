@@ -15,6 +15,7 @@
 struct console_hooks {
     void (*quit)(void *opaque);                     /* the user asked for the VM's end (Ctrl-A x) */
     void (*power)(void *opaque);                    /* the user pressed the VM's power button (Ctrl-A p) */
+    void (*save)(void *opaque);                     /* the user wants the VM's state saved (Ctrl-A s) */
     void (*fail)(void *opaque, const char *reason); /* nobody can see the console any more; reason: one line */
     void (*notice)(void *opaque, const char *line); /* something the user should know, such as a path */
     void *opaque;

@@ -26,6 +26,7 @@
 
 static const char keys_help[] = "\r\nCtrl-A x       end the VM"
                                 "\r\nCtrl-A p       press its power button"
+                                "\r\nCtrl-A s       save its state to --save's file, and end it"
                                 "\r\nCtrl-A h       this list"
                                 "\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n";
 
@@ -58,6 +59,10 @@ static void escape_key(struct stdio *s, uint8_t key)
     case 'p':
     case 'P':
         s->hooks->power(s->hooks->opaque);
+        break;
+    case 's':
+    case 'S':
+        s->hooks->save(s->hooks->opaque);
         break;
     case 'h':
     case 'H':

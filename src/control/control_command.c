@@ -6,6 +6,7 @@
 
 #include "base/number.h"
 #include "control/backup_command.h"
+#include "control/save.h"
 #include "control/snapshot.h"
 #include "control/stats.h"
 #include "device/virtio_balloon.h"
@@ -96,6 +97,11 @@ static int command_reset(struct control_call *call, struct err *err)
     machine_resume(call->machine);
     vm_reset(&call->machine->vm);
     return 0;
+}
+
+static int command_save(struct control_call *call, struct err *err)
+{
+    return save_command(call, err);
 }
 
 static int command_quit(struct control_call *call, struct err *err)

@@ -49,6 +49,14 @@ void clock_stop(struct clock *clock)
     pthread_mutex_unlock(&clock->lock);
 }
 
+void clock_set(struct clock *clock, int64_t ns)
+{
+    pthread_mutex_lock(&clock->lock);
+    if (atomic_load(&clock->stopped) >= 0)
+        atomic_store(&clock->stopped, ns);
+    pthread_mutex_unlock(&clock->lock);
+}
+
 uint64_t clock_ticks(int64_t ns, uint64_t hz)
 {
     return (uint64_t)((unsigned __int128)(uint64_t)ns * hz / NS_PER_SEC);

@@ -13,6 +13,8 @@
 
 #include "base/loop.h"
 
+#define CLOCK_NS_MOST (INT64_MAX / 4) /* a VM time that all arithmetic with it can do: 73 years */
+
 struct vtimer;
 
 struct clock {
@@ -38,6 +40,9 @@ void clock_init(struct clock *clock, struct loop *loop, uint64_t tsc_hz);
 void clock_fini(struct clock *clock);
 void clock_start(struct clock *clock);
 void clock_stop(struct clock *clock);
+
+/* While it is stopped: it goes on from there, 0 to CLOCK_NS_MOST. Timers keep their deadlines; whoever saved them sets them anew. */
+void clock_set(struct clock *clock, int64_t ns);
 
 /* VM time in ns since power-on. */
 int64_t clock_now(struct clock *clock);

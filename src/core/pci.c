@@ -190,6 +190,8 @@ void pci_func_state(struct pci_func *func, struct stream *s)
     stream_bytes(s, config, sizeof(config));
     stream_bool(s, &func->intx);
     if (s->loading && !s->error) {
+        func->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
+        func->config[PCI_STATUS] |= func->intx ? PCI_STATUS_INTX : 0;
         for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++) /* identity and masks are not the stream's to change */
             if (func->writable[i])
                 func->config[i] = (uint8_t)((func->initial[i] & ~func->writable[i]) | (config[i] & func->writable[i]));
@@ -370,6 +372,14 @@ void pci_bus_close(struct pci_bus *bus)
     pthread_mutex_destroy(&bus->intx_lock);
     pthread_mutex_destroy(&bus->lock);
     free(bus);
+}
+
+void pci_bus_state(struct pci_bus *bus, struct stream *s)
+{
+    pthread_mutex_lock(&bus->lock);
+    stream_u32(s, &bus->address);
+    bus->address &= ADDRESS_MASK;
+    pthread_mutex_unlock(&bus->lock);
 }
 
 void pci_bus_set_pirq(struct pci_bus *bus, unsigned n, const struct irq_line *line)

@@ -113,6 +113,7 @@ static inline unsigned pci_pirq(unsigned slot, unsigned pin)
 int pci_bus_open(struct pci_bus **bus, struct bus *pio, struct bus *mmio, struct err *err) MUST_CHECK;
 /* When nothing uses the port bus any more, or that is gone already. */
 void pci_bus_close(struct pci_bus *bus);
+void pci_bus_state(struct pci_bus *bus, struct stream *s); /* of CONFIG_ADDRESS; functions have their own */
 void pci_bus_set_pirq(struct pci_bus *bus, unsigned n, const struct irq_line *line);
 
 /*

@@ -228,6 +228,23 @@ void ram_keep_code(struct ram *ram, uint64_t page, uint64_t now, uint64_t keep)
         code_wrote(ram, page, RAM_GRANULES_ALL);
 }
 
+/* Holes of the memfd are pages that nobody has touched, or that were given back. */
+bool ram_next_backed(const struct ram *ram, uint64_t *offset, uint64_t *len)
+{
+    off_t first = *offset < ram->size ? lseek(ram->fd, (off_t)*offset, SEEK_DATA) : -1;
+
+    if (first < 0) /* ENXIO: there is none */
+        return false;
+    off_t end = lseek(ram->fd, first, SEEK_HOLE);
+    uint64_t from = align_down((uint64_t)first, RAM_PAGE_SIZE);
+    uint64_t to = end < 0 ? ram->size : align_up((uint64_t)end, RAM_PAGE_SIZE);
+    if (from < ram->low && to > ram->low)
+        to = ram->low;
+    *offset = from;
+    *len = to - from;
+    return true;
+}
+
 uint64_t ram_resident(const struct ram *ram)
 {
     struct stat st;

@@ -136,6 +136,12 @@ void ram_claim_code(struct ram *ram, const uint8_t *host, uint64_t len);
 void ram_forget_code(struct ram *ram, uint64_t page);
 void ram_keep_code(struct ram *ram, uint64_t page, uint64_t now, uint64_t keep);
 
+/*
+ * The next stretch that may hold something: *offset bytes into the RAM, not counting the PCI hole, and *len of them; false where all from *offset on reads
+ * as zeroes. It ends at a boundary of pages, and at the hole. While no vCPU runs.
+ */
+bool ram_next_backed(const struct ram *ram, uint64_t *offset, uint64_t *len);
+
 /* Bytes of guest RAM that the host has backed by now. */
 uint64_t ram_resident(const struct ram *ram);
 

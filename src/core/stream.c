@@ -1,6 +1,8 @@
 #include "core/stream.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define SECTION_NAME 16
@@ -93,15 +95,45 @@ void stream_bool(struct stream *s, bool *p)
     }
 }
 
+void stream_text(struct stream *s, char *p, size_t size)
+{
+    stream_bytes(s, p, size);
+    if (!s->loading)
+        return;
+    size_t len = s->error ? 0 : strnlen(p, size);
+    bool fine = !s->error && len < size;
+    for (size_t i = 0; fine && i < size; i++)
+        fine = i < len ? p[i] >= ' ' && p[i] <= '~' : !p[i];
+    if (fine)
+        return;
+    memset(p, 0, size);
+    s->error = s->error ? s->error : -EPROTO;
+}
+
+void stream_refuse(struct stream *s, int error, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (s->error)
+        return;
+    s->error = error;
+    va_start(ap, fmt);
+    vsnprintf(s->why, sizeof(s->why), fmt, ap);
+    va_end(ap);
+}
+
 uint32_t stream_section(struct stream *s, const char *name, uint32_t version)
 {
     char mark[SECTION_NAME] = {0}, read[SECTION_NAME];
+    uint32_t found = version;
 
     strncpy(mark, name, sizeof(mark) - 1);
     memcpy(read, mark, sizeof(read));
     stream_bytes(s, read, sizeof(read));
-    stream_u32(s, &version);
+    stream_u32(s, &found);
     if (s->loading && !s->error && memcmp(read, mark, sizeof(mark)) != 0)
-        s->error = -EPROTO;
-    return version;
+        stream_refuse(s, -EPROTO, "its part '%s' is not where it should be", name);
+    if (s->loading && !s->error && (found < 1 || found > version))
+        stream_refuse(s, -EPROTO, "its part '%s' has version %u; accepted are 1 to %u", name, found, version);
+    return found;
 }

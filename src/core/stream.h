@@ -1,6 +1,8 @@
 /*
  * Device and CPU state as a byte stream. One walk serves both ways: the same calls write a state out or read it
- * back, so the two cannot disagree. All fields are little-endian. Errors stick: check stream_error() at the end.
+ * back, so the two cannot disagree. All fields are little-endian. Errors stick: look at `error` at the end.
+ *
+ * What is loaded is hostile: whoever takes a field out of it checks what the code that uses it relies on, and sets -EPROTO.
  */
 #ifndef CORE_STREAM_H
 #define CORE_STREAM_H
@@ -16,6 +18,7 @@ struct stream {
     size_t len;      /* bytes written, or there to be read */
     size_t pos;      /* loading: bytes read */
     size_t capacity; /* saving */
+    char why[160];   /* for people, one line: of the first error, where stream_refuse() gave one; or "" */
 };
 
 void stream_init_save(struct stream *s);
@@ -30,7 +33,16 @@ void stream_u64(struct stream *s, uint64_t *p);
 void stream_i64(struct stream *s, int64_t *p);
 void stream_bool(struct stream *s, bool *p);
 
-/* Writes or expects a section mark: a name of up to 15 characters and a version. Returns the version read (or written). */
+/* A name or a version: `size` bytes with the zeroes behind it. What is loaded has an end and no character that does not print. */
+void stream_text(struct stream *s, char *p, size_t size);
+
+/* Sets the error, unless there is one already, and says why. */
+void stream_refuse(struct stream *s, int error, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/*
+ * Writes or expects a section mark: a name of up to 15 characters and a version. Returns the version read (or written);
+ * one that is read and is later than `version` is an error, as is 0.
+ */
 uint32_t stream_section(struct stream *s, const char *name, uint32_t version);
 
 #endif

@@ -1,5 +1,7 @@
 #include "device/virtio_blk.h"
 
+#include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "device/virtio_blk_impl.h"
@@ -108,6 +110,24 @@ static void put_capacity(struct virtio_blk *blk)
     virtio_config_put(&blk->virtio, CONFIG_CAPACITY, &capacity, sizeof(capacity));
 }
 
+/* What the guest knows of the disk that it cannot be told anew; what is on it is the host's to keep. */
+static int state(struct virtio *v, struct stream *s)
+{
+    struct virtio_blk *blk = virtio_blk_of(v);
+    uint64_t size = blk->disk->size;
+    bool read_only = blk->disk->read_only;
+
+    stream_section(s, "virtio-blk", 1);
+    stream_u64(s, &size);
+    stream_bool(s, &read_only);
+    if (s->loading && size != blk->disk->size)
+        stream_refuse(s, -EPROTO, "the disk had %" PRIu64 " bytes, and has %" PRIu64, size, blk->disk->size);
+    if (s->loading && read_only != blk->disk->read_only)
+        stream_refuse(s, -EPROTO, "the disk was %s, and is %s", read_only ? "read-only" : "writable",
+                      blk->disk->read_only ? "read-only" : "writable");
+    return s->error;
+}
+
 static void set_up(struct virtio_blk *blk)
 {
     struct virtio *v = &blk->virtio;
@@ -213,6 +233,7 @@ const struct virtio_type virtio_blk_type = {
     .stop = stop,
     .config_written = config_written,
     .reset = reset,
+    .state = state,
     .close = close_blk,
 };
 
@@ -281,6 +302,27 @@ int virtio_blk_with_disk(struct device *dev, int (*fn)(struct disk *disk, void *
 
     iothread_call(call.blk->virtio.io, do_with_disk, &call);
     return call.result;
+}
+
+static void flushed(struct disk_request *req, int result)
+{
+    *(bool *)req->opaque = true;
+}
+
+static int flush_disk(struct disk *disk, void *opaque)
+{
+    bool done = false;
+    struct disk_request req = {.op = DISK_FLUSH, .done = flushed, .opaque = &done};
+
+    disk_submit(disk, &req);
+    while (!done)
+        disk_wait(disk);
+    return req.result;
+}
+
+int virtio_blk_flush(struct device *dev)
+{
+    return virtio_blk_with_disk(dev, flush_disk, NULL);
 }
 
 /* ---- snapshots ---- */

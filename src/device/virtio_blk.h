@@ -58,6 +58,9 @@ int virtio_blk_resize(struct device *dev, uint64_t size, struct err *err) MUST_C
 /* Runs fn on the device's thread, with the disk, and waits for it: what fn returns. Not on that thread. */
 int virtio_blk_with_disk(struct device *dev, int (*fn)(struct disk *disk, void *opaque), void *opaque) MUST_CHECK;
 
+/* What the guest has written is durable when it returns, whether it asked for that or not. Waits; not on the device's thread, with the device paused. */
+int virtio_blk_flush(struct device *dev) MUST_CHECK;
+
 /*
  * Snapshots inside the disk's image (disk/disk_snapshot.h). Not on the device's thread. What changes something is for disks that can: writable ones, of a
  * format that has snapshots. Requests of the guest's wait meanwhile.

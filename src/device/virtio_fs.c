@@ -283,6 +283,13 @@ void virtio_fs_get(struct virtio *v, struct virtio_fs_info *info)
                                     .gone = atomic_load(&fs->gone)};
 }
 
+/* What the guest has open is known to the back end alone, and ends with it. */
+static int fs_state(struct virtio *v, struct stream *s)
+{
+    stream_refuse(s, -ENOTSUP, "a shared directory's state cannot be saved: '%s' is to be detached before", v->name);
+    return s->error;
+}
+
 const struct virtio_type virtio_fs_type = {
     .name = "virtio-fs",
     .id = 26,
@@ -292,5 +299,6 @@ const struct virtio_type virtio_fs_type = {
     .start = fs_start,
     .notify = fs_notify,
     .stop = fs_stop,
+    .state = fs_state,
     .close = fs_close,
 };

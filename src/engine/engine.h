@@ -184,6 +184,7 @@ struct engine_conf {
     unsigned n_vcpus;
     const struct engine_trace *trace; /* or NULL; outlives the engine */
     bool profile;                     /* generated code counts what it does, at a cost */
+    uint64_t tsc_hz;                  /* what the guest's TSC is to count at; 0: as the engine has it */
     uint64_t code_cache;              /* bytes of translated code, all vCPUs together; 0: as the engine likes */
     struct lockstep *lockstep;        /* engine/lockstep/lockstep.h; for the engine of that name alone */
 };
@@ -206,11 +207,16 @@ struct engine_type {
     int (*probe)(uint64_t *rate, struct err *err);
     int (*open)(struct engine **engine, const struct engine_conf *conf, struct err *err);
     void (*close)(struct engine *engine);
-    /* The rate of the guest's TSC, where it is the host's CPU that counts; NULL: the VM's clock does, at any rate. */
+    /*
+     * The rate of the guest's TSC, where it is the host's CPU that counts; NULL: the VM's clock does, at any rate. Where the host's CPU cannot
+     * count at the one that is asked for, open() fails.
+     */
     uint64_t (*tsc_hz)(const struct engine *engine);
     int (*vcpu_open)(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpu,
                      struct err *err);
     void (*vcpu_close)(struct engine_vcpu *vcpu);
+    /* What the guest finds by CPUID there where that is not what x86_cpuid() has put into *r; NULL: it always is. */
+    void (*cpuid)(struct engine_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, struct x86_cpuid_regs *r);
     /*
      * Runs the guest until something in enum engine_exit; `limit`: stop with DEBUG after so many instructions, 0 for no limit. A stop lies
      * directly behind an instruction that is complete: an exception that the next one raises is not yet delivered, an interrupt

@@ -6,6 +6,7 @@
 
 #include "device/pci_hotplug.h"
 #include "machine/machine.h"
+#include "machine/machine_state.h"
 #include "machine/q35.h"
 
 /* Device 0 is the host bridge, 31 the LPC bridge. */
@@ -66,9 +67,18 @@ static int name_it(struct machine *m, struct attachment *a, struct err *err)
     return 0;
 }
 
+bool attach_slot_valid(unsigned slot)
+{
+    return slot >= SLOT_FIRST && slot <= SLOT_LAST;
+}
+
+/* What a saved state is for stands where it stood. */
 static int find_slot(struct machine *m, struct attachment *a, struct err *err)
 {
     uint32_t taken = 0;
+
+    if (m->source)
+        return machine_state_slot(m->source, a->kind->name, a->id, &a->slot, err);
 
     for (const struct attachment *other = m->attachments; other; other = other->next)
         taken |= UINT32_C(1) << other->slot;
@@ -209,9 +219,8 @@ static void close_one(struct machine *m, struct attachment **at)
         m->hooks.detached(m->hooks.opaque, id);
 }
 
-static void close_ejected(void *opaque)
+void attach_close_ejected(struct machine *m)
 {
-    struct machine *m = opaque;
     uint32_t slots = atomic_exchange(&m->ejected, 0);
     struct attachment **at = &m->attachments;
 
@@ -220,6 +229,11 @@ static void close_ejected(void *opaque)
             close_one(m, at);
         else
             at = &(*at)->next;
+}
+
+static void close_ejected(void *opaque)
+{
+    attach_close_ejected(opaque);
 }
 
 void attach_ejected(void *machine, unsigned slot)

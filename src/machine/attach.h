@@ -55,6 +55,12 @@ int attach_check(const char *kind, const char *spec, struct err *err) MUST_CHECK
 int attach_open(struct machine *m, const char *kind, const char *const *specs, unsigned n, struct attachment **out,
                 struct err *err) MUST_CHECK;
 
+/* Whether an attachment may stand there. */
+bool attach_slot_valid(unsigned slot);
+
+/* Closes now what the guest has let go of and is yet to be closed. */
+void attach_close_ejected(struct machine *m);
+
 /* Whether several specs of the kind make one device. */
 bool attach_gathers(const char *kind);
 

@@ -274,6 +274,23 @@ static void port_power(void *opaque)
     machine_press_power(opaque);
 }
 
+static void save_wanted(void *opaque)
+{
+    struct machine *m = opaque;
+
+    if (m->saver.save)
+        m->saver.save(m->saver.opaque);
+}
+
+/* A port's keys come on its device's thread. */
+static void port_save(void *opaque)
+{
+    struct machine *m = opaque;
+
+    if (loop_post(m->vm.loop, save_wanted, m) < 0)
+        log_error("port: the state is not saved: out of memory");
+}
+
 static int open_agent(struct machine *m, struct chardev **dev, struct loop *loop, struct err *err)
 {
     if (m->agent)
@@ -293,6 +310,7 @@ static int open_backend(void *opaque, struct chardev **dev, const char *backend,
         i++;
     p->hooks[i] = (struct console_hooks){.quit = port_quit,
                                          .power = port_power,
+                                         .save = port_save,
                                          .fail = p->ports[i].is_console ? console_fail : port_fail,
                                          .notice = port_notice,
                                          .opaque = p->m};

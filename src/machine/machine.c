@@ -10,6 +10,7 @@
 #include "device/lapic.h"
 #include "device/serial.h"
 #include "machine/acpi.h"
+#include "machine/machine_state.h"
 #include "machine/memmap.h"
 #include "machine/pci_setup.h"
 #include "machine/q35.h"
@@ -67,7 +68,7 @@ static int check_conf(const struct machine_conf *conf, struct err *err)
     if (conf->ram_size < MACHINE_RAM_LEAST || conf->ram_size > MACHINE_RAM_MOST || conf->ram_size % RAM_PAGE_SIZE)
         return err_set(err, -EINVAL, "memory of %" PRIu64 " bytes: must be whole 4 KiB pages, " MACHINE_RAM_RANGE,
                        conf->ram_size);
-    if (!conf->kernel)
+    if (!conf->kernel && !conf->load)
         return err_set(err, -EINVAL, "no kernel to boot");
     if (conf->lockstep && conf->n_attach)
         return err_set(err, -EINVAL, "lockstep with '--%s %.100s': accepted are no devices that work by themselves",
@@ -102,9 +103,9 @@ static int open_attachments(struct machine *m, const struct machine_conf *conf, 
         r = attach_open(m, kind, specs, n, NULL, err);
     }
     for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(always) && !conf->bare && !conf->lockstep; i++)
-        if (!has_kind(m, always[i].kind))
+        if (!has_kind(m, always[i].kind) && (!conf->load || machine_state_has_kind(conf->load, always[i].kind)))
             r = attach_open(m, always[i].kind, &always[i].spec, 1, NULL, err);
-    return r;
+    return r == 0 && conf->load ? machine_state_check_attached(m, conf->load, err) : r;
 }
 
 int machine_open(struct machine **out, const struct machine_conf *conf, struct err *err)
@@ -122,7 +123,8 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
     }
     m->append = append;
     m->name = conf->name;
-    r = loader_open(&m->loader, conf->kernel, conf->initrd, append, err);
+    m->source = conf->load;
+    r = conf->kernel ? loader_open(&m->loader, conf->kernel, conf->initrd, append, err) : 0;
     if (r < 0)
         goto free_machine;
     const struct vm_conf vm_conf = {
@@ -135,7 +137,8 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         .cpu = conf->cpu,
         .code_cache = conf->code_cache,
         .profile = conf->profile,
-        .no_reboot = conf->no_reboot,
+        .no_reboot = conf->no_reboot || !conf->kernel,
+        .tsc_hz = conf->load ? conf->load->head.tsc_hz : 0,
         .timeout_ns = conf->timeout_ns,
         .crystal_hz = LAPIC_TIMER_HZ,
     };
@@ -144,7 +147,8 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         goto close_loader;
     m->vm.machine = m;
     m->vm.boot = boot;
-    const struct q35_conf q35_conf = {.debug_exit = conf->debug_exit, .ejected = attach_ejected, .opaque = m};
+    bool debug_exit = conf->debug_exit || (conf->load && conf->load->head.debug_exit);
+    const struct q35_conf q35_conf = {.debug_exit = debug_exit, .ejected = attach_ejected, .opaque = m};
     r = q35_open(&m->board, &m->vm, &q35_conf, err);
     if (r < 0)
         goto close_vm;
@@ -153,7 +157,7 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         goto close_vm;
     /* Better now than after the terminal is raw. */
     const struct loader_board board = loader_board(&m->vm);
-    r = loader_check(&m->loader, &board, err);
+    r = conf->kernel ? loader_check(&m->loader, &board, err) : 0;
     if (r < 0)
         goto close_vm;
     *out = m;
@@ -188,6 +192,14 @@ void machine_connect_console(struct machine *m, struct chardev *console)
 {
     m->console = console;
     serial_connect(m->board->serial, console);
+}
+
+int machine_load(struct machine *m, struct err *err)
+{
+    int r = machine_state_load(m, m->source, err);
+
+    m->source = NULL;
+    return r;
 }
 
 void machine_press_power(struct machine *m)

@@ -28,11 +28,18 @@ struct machine_hooks {
     void *opaque;
 };
 
+/* Who is told, on the loop's thread, that the user at a port wants the state saved. */
+struct machine_saver {
+    void (*save)(void *opaque);
+    void *opaque;
+};
+
 struct machine_conf {
     const struct engine_type *engine;
     const struct engine_trace *trace; /* see struct engine_conf */
     struct lockstep *lockstep;        /* see struct engine_conf */
-    const char *kernel;               /* path: bzImage, ELF64 with a PVH note, or multiboot 1 ELF32 */
+    struct machine_state_source *load; /* the state it is to go on from (machine_state.h), or NULL; the caller's */
+    const char *kernel;               /* path: bzImage, ELF64 with a PVH note, or multiboot 1 ELF32; with `load`, or NULL */
     const char *initrd;               /* path, or NULL */
     const char *append;               /* the kernel's command line, or NULL */
     uint64_t ram_size;                /* bytes, whole 4 KiB pages, MACHINE_RAM_LEAST to MACHINE_RAM_MOST */
@@ -54,6 +61,7 @@ struct machine_conf {
 struct machine {
     struct vm vm;
     struct loader loader;
+    struct machine_state_source *source; /* what machine_load() loads, until it has; or NULL */
     char *append;
     const char *name; /* or NULL */
     struct chardev *console;
@@ -65,6 +73,7 @@ struct machine {
     struct snapshot_job *snapshot_job; /* control/snapshot.c: under way, or NULL */
     struct backup_job *backup_job;     /* control/backup_command.c: the same */
     struct machine_hooks hooks;        /* set before vm_run(), or nobody */
+    struct machine_saver saver;        /* the same */
     bool paused;
     char pause_reason[MACHINE_REASON_SIZE];
 };
@@ -80,6 +89,12 @@ void machine_close(struct machine *machine);
  * before vm_run(); without it the port's output goes nowhere.
  */
 void machine_connect_console(struct machine *machine, struct chardev *console);
+
+/*
+ * Puts the state in that conf.load named, after the console was connected and before vm_run(). -errno and one line; then the machine is good for nothing but
+ * to be closed.
+ */
+int machine_load(struct machine *machine, struct err *err) MUST_CHECK;
 
 /* A short press on the power button: the guest gets an ACPI event. Any thread. */
 void machine_press_power(struct machine *machine);

@@ -45,13 +45,19 @@ static bool drive(uint8_t *drivers, unsigned driver, bool level)
 static void set_pic_locked(struct board *b, unsigned n, bool level)
 {
     const struct irq_line line = pic_line(b->pic, LINE_INPUT(n));
-    irq_set(&line, drive(&b->pic_drivers[LINE_INPUT(n)], LINE_DRIVER(n), level));
+    bool up = drive(&b->pic_drivers[LINE_INPUT(n)], LINE_DRIVER(n), level);
+
+    if (!b->held)
+        irq_set(&line, up);
 }
 
 static void set_gsi_locked(struct board *b, unsigned n, bool level)
 {
     const struct irq_line line = ioapic_line(b->ioapic, LINE_INPUT(n));
-    irq_set(&line, drive(&b->gsi_drivers[LINE_INPUT(n)], LINE_DRIVER(n), level));
+    bool up = drive(&b->gsi_drivers[LINE_INPUT(n)], LINE_DRIVER(n), level);
+
+    if (!b->held)
+        irq_set(&line, up);
 }
 
 static void pic_set(void *opaque, unsigned n, bool level)
@@ -216,6 +222,27 @@ void q35_close(struct board *board)
     pci_bus_close(board->pci);
     pthread_mutex_destroy(&board->wires);
     free(board);
+}
+
+void q35_hold_wires(struct board *board, bool hold)
+{
+    pthread_mutex_lock(&board->wires);
+    board->held = hold;
+    for (unsigned i = 0; !hold && i < ARRAY_SIZE(board->pic_drivers); i++) {
+        const struct irq_line line = pic_line(board->pic, i);
+        irq_set(&line, board->pic_drivers[i]);
+    }
+    for (unsigned i = 0; !hold && i < ARRAY_SIZE(board->gsi_drivers); i++) {
+        const struct irq_line line = ioapic_line(board->ioapic, i);
+        irq_set(&line, board->gsi_drivers[i]);
+    }
+    pthread_mutex_unlock(&board->wires);
+}
+
+void q35_state(struct board *board, struct stream *s)
+{
+    stream_section(s, "board", 1);
+    pci_bus_state(board->pci, s);
 }
 
 void q35_firmware_state(struct board *board)

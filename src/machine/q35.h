@@ -28,6 +28,7 @@ struct board {
     struct device *pic, *ioapic, *hpet, *serial, *acpi_pm, *fwcfg, *hotplug;
 
     pthread_mutex_t wires;                    /* guards what follows; held on the way to PIC and IOAPIC */
+    bool held;                                /* PIC and IOAPIC hear of nothing: see q35_hold_wires() */
     uint8_t pic_drivers[16], gsi_drivers[24]; /* a bit for each that is up */
 };
 
@@ -35,6 +36,15 @@ int q35_open(struct board **board, struct vm *vm, const struct q35_conf *conf, s
 
 /* After the VM's devices are closed. */
 void q35_close(struct board *board);
+
+/*
+ * While a saved state is loaded: PIC and IOAPIC have their inputs' levels from it, and must not take for an edge what devices, one after the other, say of
+ * theirs. When wires are let go, all inputs are at what their drivers have said.
+ */
+void q35_hold_wires(struct board *board, bool hold);
+
+/* Saved state of what is no device's. */
+void q35_state(struct board *board, struct stream *s);
 
 /* What firmware would have set up before it starts a kernel. Devices have been reset. */
 void q35_firmware_state(struct board *board);

@@ -1,6 +1,7 @@
 #include "virtio/virtio.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -345,6 +346,11 @@ static void registers_state_locked(struct virtio *v, struct stream *s)
     struct virtio_core *core = v->core;
     bool broken = atomic_load(&core->broken);
     uint8_t config[VIRTIO_CONFIG_SIZE];
+    uint32_t n_queues = v->n_queues;
+
+    stream_u32(s, &n_queues);
+    if (n_queues != v->n_queues)
+        stream_refuse(s, -EPROTO, "it had %u queues, and has %u", n_queues, v->n_queues);
 
     memcpy(config, core->config, sizeof(config));
     stream_u8(s, &core->status);
@@ -358,7 +364,8 @@ static void registers_state_locked(struct virtio *v, struct stream *s)
             if (core->config_writable[i])
                 core->config[i] = config[i];
         if (core->driver_features & ~virtio_offered(v))
-            s->error = -EPROTO; /* a device that could more */
+            stream_refuse(s, -EPROTO, "it had features that it lacks: bits %#" PRIx64,
+                          core->driver_features & ~virtio_offered(v));
     }
     v->driver_features = core->driver_features;
     for (unsigned i = 0; i < v->n_queues; i++)

@@ -63,6 +63,7 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
                                             .n_vcpus = conf->n_vcpus,
                                             .code_cache = conf->code_cache,
                                             .profile = conf->profile,
+                                            .tsc_hz = conf->tsc_hz,
                                             .lockstep = conf->lockstep,
                                             .trace = conf->trace};
     r = ram_open(&vm->ram, conf->ram_size, conf->ram_low_max, err);
@@ -73,7 +74,9 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
         r = host_cannot(r);
         goto fail;
     }
-    if (conf->engine->tsc_hz)
+    if (conf->tsc_hz)
+        vm->clock.tsc_hz = conf->tsc_hz;
+    else if (conf->engine->tsc_hz)
         vm->clock.tsc_hz = conf->engine->tsc_hz(vm->engine);
     for (unsigned i = 0; i < conf->n_vcpus; i++) {
         r = vcpu_open(&vm->vcpus[i], vm, i, err);
@@ -232,6 +235,11 @@ static void do_reset(void *opaque)
     struct vm *vm = opaque;
     struct err err;
 
+    pthread_mutex_lock(&vm->lock);
+    bool wanted = vm->reset_wanted;
+    pthread_mutex_unlock(&vm->lock);
+    if (!wanted) /* vm_settle() came first */
+        return;
     vm_pause(vm);
     pthread_mutex_lock(&vm->lock);
     vm->reset_wanted = false;
@@ -264,9 +272,14 @@ void vm_reset(struct vm *vm)
         vm_end(vm, VM_END_FAIL, 0);
 }
 
+void vm_settle(struct vm *vm)
+{
+    do_reset(vm);
+}
+
 int vm_run(struct vm *vm, struct err *err)
 {
-    int r = reset_all(vm, err);
+    int r = vm->loaded ? 0 : reset_all(vm, err);
     if (r < 0)
         return r;
     for (unsigned i = 0; i < vm->conf.n_vcpus; i++) {

@@ -25,6 +25,7 @@ enum vm_end {
     VM_END_CRASH,   /* triple fault; vm->crashed tells whose */
     VM_END_DEBUG,   /* debug exit, with vm->end_status */
     VM_END_TIMEOUT, /* conf.timeout_ns passed */
+    VM_END_SAVED,   /* its state was saved, to go on another time */
     VM_END_QUIT,    /* the user ended it (Ctrl-A x, SIGTERM) */
     VM_END_FAIL,    /* an engine failed */
 };
@@ -40,6 +41,7 @@ struct vm_conf {
     uint64_t code_cache; /* bytes of translated code; 0: the engine's own idea */
     bool profile;        /* as in struct engine_conf */
     bool no_reboot;
+    uint64_t tsc_hz;     /* what a loaded guest's TSC counts at; 0: the engine's own */
     int64_t timeout_ns;  /* 0: none */
     uint64_t crystal_hz; /* of the local APIC timer, for CPUID */
 };
@@ -68,6 +70,7 @@ struct vm {
     /* Set by the machine: puts the reset state of the CPUs and reloads what a reset needs. Called with all vCPUs paused. */
     int (*boot)(struct vm *vm, struct err *err);
     void *machine;
+    bool loaded; /* everything is as a saved state had it: vm_run() goes on from there instead of booting */
 
     struct vm_debugger debugger; /* set before vm_run(), or nobody */
     unsigned pauses;             /* vm_pause() without vm_resume(); the first ends when vm_run() starts the vCPUs */
@@ -107,6 +110,9 @@ void vm_crash(struct vm *vm, struct vcpu *vcpu);
 
 /* Asks for a reset (or the end, under conf.no_reboot). Any thread; carried out by the loop's. */
 void vm_reset(struct vm *vm);
+
+/* Carries out a reset that was asked for and has not come yet. Loop's thread. */
+void vm_settle(struct vm *vm);
 
 /* An engine has stopped for the debugger: lets every vCPU stand, and tells it. On that vCPU's thread. */
 void vm_debug_stop(struct vm *vm);

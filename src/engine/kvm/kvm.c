@@ -26,6 +26,7 @@ static int engine_open(struct engine **out, const struct engine_conf *conf, stru
     e->ram = conf->ram;
     e->trace = conf->trace;
     e->n_vcpus = conf->n_vcpus;
+    e->tsc_hz = conf->tsc_hz;
     e->kvm = e->vm = -1;
     pthread_mutex_init(&e->lock, NULL);
     int r = kvm_run_open_signal(err);
@@ -87,6 +88,7 @@ const struct engine_type kvm_engine = {
     .tsc_hz = tsc_hz,
     .vcpu_open = vcpu_open,
     .vcpu_close = vcpu_close,
+    .cpuid = kvm_cpuid_shown,
     .run = kvm_run,
     .kick = kvm_run_kick,
     .get = kvm_state_get,

@@ -97,6 +97,9 @@ int kvm_cpuid_make(const struct engine_vcpu *v, struct kvm_cpuid2 **cpuid, struc
 /* Gives the vCPU that. */
 int kvm_cpuid_set(struct engine_vcpu *v, struct err *err) MUST_CHECK;
 
+/* engine_type.cpuid */
+void kvm_cpuid_shown(struct engine_vcpu *v, uint32_t leaf, uint32_t subleaf, struct x86_cpuid_regs *r);
+
 /* ---- kvm_run.c ---- */
 
 enum engine_exit kvm_run(struct engine_vcpu *v, uint64_t limit);
@@ -120,7 +123,7 @@ void kvm_state_set(struct engine_vcpu *v, const struct x86_state *st);
 
 /* ---- kvm_time.c ---- */
 
-/* What the guest's TSC counts in a second. */
+/* What the guest's TSC counts in a second: e->tsc_hz, or what the host's KVM says where that is 0. */
 int kvm_time_open(struct engine *e, struct err *err) MUST_CHECK;
 
 /* Before a run: where the VM's clock has stood still meanwhile, so have TSC and paravirtual clock. */

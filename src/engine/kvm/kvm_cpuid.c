@@ -145,6 +145,17 @@ static void add(const struct engine_vcpu *v, struct kvm_cpuid2 *out, uint32_t le
     limit_addresses(v->engine, entry);
 }
 
+void kvm_cpuid_shown(struct engine_vcpu *v, uint32_t leaf, uint32_t subleaf, struct x86_cpuid_regs *r)
+{
+    struct kvm_cpuid_entry2 entry = {
+        .function = leaf, .index = subleaf, .eax = r->eax, .ebx = r->ebx, .ecx = r->ecx, .edx = r->edx};
+    char missing[MISSING_SIZE] = "";
+
+    mask(v->engine, &entry, missing);
+    limit_addresses(v->engine, &entry);
+    *r = (struct x86_cpuid_regs){entry.eax, entry.ebx, entry.ecx, entry.edx};
+}
+
 static int make(const struct engine_vcpu *v, struct kvm_cpuid2 *out, struct err *err)
 {
     enum x86_cpu_model model = v->conf.cpuid->conf.model;

@@ -10,6 +10,7 @@
 #include "engine/kvm/kvm.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <sys/ioctl.h>
 
 #include "base/log.h"
@@ -23,6 +24,20 @@ static int offset_attr(const struct engine_vcpu *v, unsigned long request, uint6
     return ioctl(v->fd, request, &attr);
 }
 
+/* A rate within its tolerance KVM takes for the host's own; others it scales to, where the CPU can. */
+static int set_rate(struct engine *e, int host_khz, struct err *err)
+{
+    uint64_t khz = e->tsc_hz / 1000;
+
+    for (unsigned i = 0; i < e->n_vcpus; i++)
+        if (ioctl(e->vcpus[i], KVM_SET_TSC_KHZ, (unsigned long)khz) < 0)
+            return err_set(err, -EOPNOTSUPP,
+                           KVM_PROBE_DEVICE ": the guest's TSC counts at %" PRIu64
+                                            " kHz; this host's counts at %d kHz, and KVM_SET_TSC_KHZ says: %s",
+                           khz, host_khz, strerror(errno));
+    return 0;
+}
+
 int kvm_time_open(struct engine *e, struct err *err)
 {
     const struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET};
@@ -32,8 +47,10 @@ int kvm_time_open(struct engine *e, struct err *err)
         return khz;
     if (khz == 0)
         return err_set(err, -EOPNOTSUPP, KVM_PROBE_DEVICE ": KVM_GET_TSC_KHZ: the host's TSC has no rate");
-    e->tsc_hz = (uint64_t)khz * 1000;
     e->has_tsc_offset = ioctl(e->vcpus[0], KVM_HAS_DEVICE_ATTR, &attr) == 0;
+    if (e->tsc_hz && e->tsc_hz / 1000 != (uint64_t)khz)
+        return set_rate(e, khz, err);
+    e->tsc_hz = (uint64_t)khz * 1000;
     return 0;
 }
 

@@ -77,7 +77,7 @@ static int setup(void **state)
 
     signal(SIGPIPE, SIG_IGN);
     assert_int_equal(loop_open(&f->loop, NULL), 0);
-    f->hooks = (struct console_hooks){on_quit, on_power, on_fail, on_notice, f};
+    f->hooks = (struct console_hooks){on_quit, on_power, on_save, on_fail, on_notice, f};
     f->capacity = f->want = sizeof(f->got);
     strcpy(f->dir, "/tmp/vireo-test-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
