@@ -583,8 +583,12 @@ int command_run(int argc, char **argv)
         help_command(stdout, "run");
         return STATUS_OK;
     }
-    run.hooks = (struct console_hooks){
-        .quit = on_quit, .power = on_power, .save = on_save, .fail = on_console_lost, .notice = on_notice, .opaque = &run};
+    run.hooks = (struct console_hooks){.quit = on_quit,
+                                       .power = on_power,
+                                       .save = on_save,
+                                       .fail = on_console_lost,
+                                       .notice = on_notice,
+                                       .opaque = &run};
     run.save = options.save;
     block_signals(&run);
     raise_descriptor_limit();

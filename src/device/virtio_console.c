@@ -469,10 +469,11 @@ static int console_state(struct virtio *v, struct stream *s)
         if (!s->loading || s->error)
             continue;
         if (is_there != !!p->chardev)
-            stream_refuse(s, -EPROTO, is_there ? "there was a port %u, and is none" : "there was no port %u, and is one", i);
+            stream_refuse(s, -EPROTO,
+                          is_there ? "there was a port %u, and is none" : "there was no port %u, and is one", i);
         if (s->error)
             continue;
-        if ( (!is_there && (owed || p->ready)) || owed >> N_OWED)
+        if ((!is_there && (owed || p->ready)) || owed >> N_OWED)
             s->error = -EPROTO;
         else
             p->owed = owed;

@@ -36,15 +36,15 @@ struct machine_saver {
 
 struct machine_conf {
     const struct engine_type *engine;
-    const struct engine_trace *trace; /* see struct engine_conf */
-    struct lockstep *lockstep;        /* see struct engine_conf */
+    const struct engine_trace *trace;  /* see struct engine_conf */
+    struct lockstep *lockstep;         /* see struct engine_conf */
     struct machine_state_source *load; /* the state it is to go on from (machine_state.h), or NULL; the caller's */
-    const char *kernel;               /* path: bzImage, ELF64 with a PVH note, or multiboot 1 ELF32; with `load`, or NULL */
-    const char *initrd;               /* path, or NULL */
-    const char *append;               /* the kernel's command line, or NULL */
-    uint64_t ram_size;                /* bytes, whole 4 KiB pages, MACHINE_RAM_LEAST to MACHINE_RAM_MOST */
-    unsigned n_cpus;                  /* 1 to VM_MAX_VCPUS */
-    enum x86_cpu_model cpu;           /* what the guest finds; 0: the most that engine and host can do */
+    const char *kernel;     /* path: bzImage, ELF64 with a PVH note, or multiboot 1 ELF32; with `load`, or NULL */
+    const char *initrd;     /* path, or NULL */
+    const char *append;     /* the kernel's command line, or NULL */
+    uint64_t ram_size;      /* bytes, whole 4 KiB pages, MACHINE_RAM_LEAST to MACHINE_RAM_MOST */
+    unsigned n_cpus;        /* 1 to VM_MAX_VCPUS */
+    enum x86_cpu_model cpu; /* what the guest finds; 0: the most that engine and host can do */
     uint64_t code_cache; /* bytes of translated code, ENGINE_CODE_CACHE_LEAST to _MOST, or 0: the engine's own idea */
     bool profile;        /* as in struct engine_conf */
     bool debug_exit;     /* port 0xf4 ends the VM with status (v << 1) | 1 */

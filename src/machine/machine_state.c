@@ -66,7 +66,8 @@ static void check_head(const struct machine_state_head *h, struct stream *s)
     if (h->n_cpus < 1 || h->n_cpus > VM_MAX_VCPUS)
         stream_refuse(s, -EPROTO, "it has %u vCPUs; accepted are 1 to %d", h->n_cpus, VM_MAX_VCPUS);
     if (h->ram_size < MACHINE_RAM_LEAST || h->ram_size > MACHINE_RAM_MOST || h->ram_size % RAM_PAGE_SIZE)
-        stream_refuse(s, -EPROTO, "it has memory of %" PRIu64 " bytes; accepted are whole 4 KiB pages, " MACHINE_RAM_RANGE,
+        stream_refuse(s, -EPROTO,
+                      "it has memory of %" PRIu64 " bytes; accepted are whole 4 KiB pages, " MACHINE_RAM_RANGE,
                       h->ram_size);
     if (h->tsc_hz < VM_STATE_TSC_HZ_LEAST || h->tsc_hz > VM_STATE_TSC_HZ_MOST)
         stream_refuse(s, -EPROTO, "its TSC counts at %" PRIu64 " Hz", h->tsc_hz);
@@ -305,7 +306,8 @@ int machine_state_check_attached(const struct machine *m, const struct machine_s
     for (unsigned i = 0; i < source->head.n_attachments; i++) {
         const struct machine_state_attachment *a = &source->head.attachments[i];
         if (!find_attached(m, a))
-            return err_set(err, -ENOENT, "the saved state '%.200s' has the %s '%s', which is not given: accepted is a --%s for it",
+            return err_set(err, -ENOENT,
+                           "the saved state '%.200s' has the %s '%s', which is not given: accepted is a --%s for it",
                            source->path, a->kind, a->id, a->kind);
     }
     return 0;

@@ -11,16 +11,8 @@ static const struct {
     unsigned reg;
     uint32_t mirrors;
 } words[CPUID_TABLE_WORDS] = {
-    {1, 0, ECX, 1u << 27},
-    {1, 0, EDX, 1u << 9},
-    {7, 0, EBX, 0},
-    {7, 0, ECX, 0},
-    {7, 0, EDX, 0},
-    {7, 2, EDX, 0},
-    {0xd, 0, EAX, 0},
-    {0xd, 1, EAX, 0},
-    {0x80000001, 0, ECX, 0},
-    {0x80000001, 0, EDX, 0},
+    {1, 0, ECX, 1u << 27}, {1, 0, EDX, 1u << 9}, {7, 0, EBX, 0},   {7, 0, ECX, 0},          {7, 0, EDX, 0},
+    {7, 2, EDX, 0},        {0xd, 0, EAX, 0},     {0xd, 1, EAX, 0}, {0x80000001, 0, ECX, 0}, {0x80000001, 0, EDX, 0},
 };
 
 static struct x86_cpuid_regs shown(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf)
@@ -61,8 +53,8 @@ static void add_missing(size_t word, uint32_t bits, char *text, size_t len)
     for (unsigned bit = 0; bit < 32; bit++) {
         size_t at = strlen(text);
         if (bits >> bit & 1)
-            snprintf(text + at, len - at, "%sCPUID.%X.%u:%s[%u]", at ? ", " : "", words[word].leaf,
-                     words[word].subleaf, registers[words[word].reg], bit);
+            snprintf(text + at, len - at, "%sCPUID.%X.%u:%s[%u]", at ? ", " : "", words[word].leaf, words[word].subleaf,
+                     registers[words[word].reg], bit);
     }
 }
 

@@ -47,7 +47,8 @@ struct state_file_reader {
 
 /* Each of these writes at the descriptor's position; -errno of write(). `id`: any number, best one that no other file has. */
 int state_file_begin(struct state_file_writer *w, int fd, uint64_t id) MUST_CHECK;
-int state_file_put(struct state_file_writer *w, uint32_t kind, uint64_t number, const void *data, size_t len) MUST_CHECK;
+int state_file_put(struct state_file_writer *w, uint32_t kind, uint64_t number, const void *data,
+                   size_t len) MUST_CHECK;
 int state_file_end(struct state_file_writer *w) MUST_CHECK;
 
 /* Reads and checks the header from the descriptor's position. -errno and one line that names the file. */

@@ -22,8 +22,8 @@ static void test_defaults(void **state)
     assert_int_equal(parse(&o, NULL, NULL), 0);
     assert_string_equal(o.engine, "auto");
     assert_string_equal(o.console, "stdio");
-    assert_int_equal(o.memory, 512 * MIB);
-    assert_int_equal(o.cpus, 1);
+    assert_int_equal(o.memory, 0); /* run decides, where no saved state does */
+    assert_int_equal(o.cpus, 0);
     assert_int_equal(o.timeout, 0);
     assert_null(o.kernel);
     assert_false(o.no_reboot);

@@ -22,7 +22,7 @@ struct fixture {
     struct err err;
     char dir[32];
     char notice[128];
-    int quits, powers, fails;
+    int quits, powers, saves, fails;
 
     /* The guest's end: takes `capacity` bytes, and stops the loop when `want` bytes have come. */
     uint8_t got[256];
@@ -32,6 +32,11 @@ struct fixture {
 static void on_power(void *opaque)
 {
     ((struct fixture *)opaque)->powers++;
+}
+
+static void on_save(void *opaque)
+{
+    ((struct fixture *)opaque)->saves++;
 }
 
 static void on_quit(void *opaque)
@@ -357,12 +362,13 @@ static void test_stdio_keys(void **state)
 
     assert_int_equal(write(master,
                            "a\x01\x01"
-                           "b\x01zc\x03\x01p",
-                           10),
-                     10);
+                           "b\x01zc\x03\x01p\x01s",
+                           12),
+                     12);
     expect_input(f, "a\x01"
                     "bc\x03");
     assert_int_equal(f->powers, 1);
+    assert_int_equal(f->saves, 1);
     /* A guest that takes nothing can still be ended. */
     f->capacity = 0;
     for (int i = 0; i < 20; i++) {
