@@ -425,12 +425,16 @@ static int configure_load(struct run *run, const struct run_options *o, struct m
                        o->load, head->ram_size);
     if (o->cpus && o->cpus != head->n_cpus)
         return err_set(err, -EINVAL, "--cpus %u: the saved state '%.200s' has %u", o->cpus, o->load, head->n_cpus);
+    if (o->cpu && o->cpu != run->source.cpu)
+        return err_set(err, -EINVAL, "--cpu %s: the saved state '%.200s' has %s", x86_cpuid_model_name(o->cpu), o->load,
+                       head->cpu);
     if (o->debug_exit && !head->debug_exit)
         return err_set(err, -EINVAL, "--debug-exit: the saved state '%.200s' is without", o->load);
     if (o->initrd && !o->kernel)
         return err_set(err, -EINVAL, "--initrd with --load: accepted together with --kernel, for what follows a reset");
     conf->ram_size = head->ram_size;
     conf->n_cpus = head->n_cpus;
+    conf->cpu = run->source.cpu;
     conf->load = &run->source;
     return 0;
 }

@@ -138,6 +138,7 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         .code_cache = conf->code_cache,
         .profile = conf->profile,
         .no_reboot = conf->no_reboot || !conf->kernel,
+        .found = conf->load ? &conf->load->head.cpuid : NULL,
         .tsc_hz = conf->load ? conf->load->head.tsc_hz : 0,
         .timeout_ns = conf->timeout_ns,
         .crystal_hz = LAPIC_TIMER_HZ,

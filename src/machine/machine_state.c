@@ -85,6 +85,7 @@ static void head_state(struct machine_state_head *h, struct stream *s)
 {
     stream_section(s, "machine", 1);
     stream_text(s, h->engine, sizeof(h->engine));
+    stream_text(s, h->cpu, sizeof(h->cpu));
     stream_u32(s, &h->n_cpus);
     stream_u64(s, &h->ram_size);
     stream_u64(s, &h->tsc_hz);
@@ -115,6 +116,7 @@ static void describe(struct machine *m, struct machine_state_head *h)
         .debug_exit = has_debug_exit(m),
     };
     snprintf(h->engine, sizeof(h->engine), "%s", m->vm.conf.engine->name);
+    snprintf(h->cpu, sizeof(h->cpu), "%s", x86_cpuid_model_name(m->vm.conf.cpu));
     cpuid_table_get(m->vm.vcpus[0], &h->cpuid);
     for (const struct attachment *a = m->attachments; a && h->n_attachments < MACHINE_STATE_ATTACHMENTS; a = a->next) {
         struct machine_state_attachment *to = &h->attachments[h->n_attachments++];
@@ -227,6 +229,15 @@ int machine_state_save(struct machine *m, int fd, const struct vm_state_stop *st
 
 /* ---- load ---- */
 
+/* The model of that name; false: this vireo has none. */
+static bool find_model(const char *name, enum x86_cpu_model *model)
+{
+    for (*model = 0; *model < X86_CPU_N_MODELS; ++*model)
+        if (strcmp(x86_cpuid_model_name(*model), name) == 0)
+            return true;
+    return false;
+}
+
 int machine_state_open(struct machine_state_source *source, const char *path, struct err *err)
 {
     struct state_file_block block;
@@ -245,6 +256,8 @@ int machine_state_open(struct machine_state_source *source, const char *path, st
         r = s.error;
         if (r == 0 && (block.kind != BLOCK_MACHINE || s.pos != s.len))
             r = -EPROTO;
+        if (r == 0 && !find_model(source->head.cpu, &source->cpu))
+            stream_refuse(&s, r = -EPROTO, "its CPU is of the model '%s', which this vireo has not", source->head.cpu);
         if (r < 0)
             err_set(err, r, "'%.200s' cannot be loaded: %s", path,
                     *s.why ? s.why : "it does not begin with a machine's description");

@@ -31,6 +31,7 @@ struct machine_state_attachment {
 /* What a machine must be like for a state to go into it. */
 struct machine_state_head {
     char engine[16]; /* that it ran on */
+    char cpu[16];    /* the model's name */
     uint32_t n_cpus;
     uint64_t ram_size;
     uint64_t tsc_hz;
@@ -46,6 +47,7 @@ struct machine_state_head {
 struct machine_state_source {
     const char *path; /* the caller's */
     int fd;
+    enum x86_cpu_model cpu; /* head.cpu */
     struct state_file_reader reader;
     struct machine_state_head head;
 };

@@ -1,7 +1,11 @@
 #include "vm/cpuid_table.h"
 
 #include <errno.h>
-#include <stdio.h>
+
+#include "vm/vm.h"
+
+#define PHYS_BITS_LEAST 32
+#define PHYS_BITS_MOST  52
 
 enum { EAX, EBX, ECX, EDX };
 
@@ -11,8 +15,8 @@ static const struct {
     unsigned reg;
     uint32_t mirrors;
 } words[CPUID_TABLE_WORDS] = {
-    {1, 0, ECX, 1u << 27}, {1, 0, EDX, 1u << 9}, {7, 0, EBX, 0},   {7, 0, ECX, 0},          {7, 0, EDX, 0},
-    {7, 2, EDX, 0},        {0xd, 0, EAX, 0},     {0xd, 1, EAX, 0}, {0x80000001, 0, ECX, 0}, {0x80000001, 0, EDX, 0},
+    {1, 0, ECX, 1u << 27}, {1, 0, EDX, 1u << 9}, {7, 0, EBX, 0},          {7, 0, ECX, 0},          {7, 0, EDX, 0},
+    {7, 2, EDX, 0},        {0xd, 1, EAX, 0},     {0x80000001, 0, ECX, 0}, {0x80000001, 0, EDX, 0},
 };
 
 static struct x86_cpuid_regs shown(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf)
@@ -44,18 +48,16 @@ void cpuid_table_state(struct cpuid_table *table, struct stream *s)
     for (size_t i = 0; i < CPUID_TABLE_WORDS; i++)
         stream_u32(s, &table->words[i]);
     stream_u32(s, &table->phys_bits);
+    if (s->loading && (table->phys_bits < PHYS_BITS_LEAST || table->phys_bits > PHYS_BITS_MOST))
+        stream_refuse(s, -EPROTO, "its CPU has %u bits of physical address", table->phys_bits);
 }
 
-static void add_missing(size_t word, uint32_t bits, char *text, size_t len)
+void cpuid_table_limit(const struct cpuid_table *table, struct x86_cpuid *cpuid)
 {
-    static const char *const registers[] = {"EAX", "EBX", "ECX", "EDX"};
-
-    for (unsigned bit = 0; bit < 32; bit++) {
-        size_t at = strlen(text);
-        if (bits >> bit & 1)
-            snprintf(text + at, len - at, "%sCPUID.%X.%u:%s[%u]", at ? ", " : "", words[word].leaf, words[word].subleaf,
-                     registers[words[word].reg], bit);
-    }
+    for (size_t i = 0; i < CPUID_TABLE_WORDS; i++)
+        x86_cpuid_limit(cpuid, words[i].leaf, words[i].subleaf, words[i].reg, table->words[i]);
+    if (table->phys_bits < cpuid->conf.phys_bits)
+        cpuid->conf.phys_bits = table->phys_bits;
 }
 
 int cpuid_table_check(const struct cpuid_table *wanted, const struct cpuid_table *has, struct err *err)
@@ -63,12 +65,13 @@ int cpuid_table_check(const struct cpuid_table *wanted, const struct cpuid_table
     char missing[200] = "";
 
     for (size_t i = 0; i < CPUID_TABLE_WORDS; i++)
-        add_missing(i, wanted->words[i] & ~has->words[i], missing, sizeof(missing));
+        x86_cpuid_name_bits(words[i].leaf, words[i].subleaf, words[i].reg, wanted->words[i] & ~has->words[i], missing,
+                            sizeof(missing));
     if (*missing)
-        return err_set(err, -EOPNOTSUPP, "the guest has found a CPU with %s, which this engine on this host lacks",
+        return err_set(err, -EAGAIN, "the guest has found a CPU with %s, which this engine on this host lacks",
                        missing);
     if (wanted->phys_bits > has->phys_bits)
-        return err_set(err, -EOPNOTSUPP,
+        return err_set(err, -EAGAIN,
                        "the guest has found a CPU with %u bits of physical address; this engine on this host has %u",
                        wanted->phys_bits, has->phys_bits);
     return 0;

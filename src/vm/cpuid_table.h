@@ -8,9 +8,11 @@
 #define VM_CPUID_TABLE_H
 
 #include "core/stream.h"
-#include "vm/vm.h"
+#include "x86/cpuid.h"
 
-#define CPUID_TABLE_WORDS 10
+struct vcpu;
+
+#define CPUID_TABLE_WORDS 9
 
 /* The registers that hold feature bits, in the order of cpuid_table.c. */
 struct cpuid_table {
@@ -23,7 +25,10 @@ void cpuid_table_get(struct vcpu *vcpu, struct cpuid_table *table);
 
 void cpuid_table_state(struct cpuid_table *table, struct stream *s);
 
-/* -EOPNOTSUPP, and a message that names the features, where `has` lacks some of `wanted`. */
+/* The guest is to find no feature that it has not found before. */
+void cpuid_table_limit(const struct cpuid_table *table, struct x86_cpuid *cpuid);
+
+/* -EAGAIN, and a message that names the features, where `has` lacks some of `wanted`. */
 int cpuid_table_check(const struct cpuid_table *wanted, const struct cpuid_table *has, struct err *err) MUST_CHECK;
 
 #endif

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "vm/cpuid_table.h"
 #include "vm/vm.h"
 
 /* Pins that the thread itself answers, not the engine. */
@@ -57,6 +58,8 @@ int vcpu_open(struct vcpu **out, struct vm *vm, unsigned index, struct err *err)
         .phys_bits = VM_PHYS_BITS,
     };
     x86_cpuid_init(&vcpu->cpuid, &cpuid);
+    if (vm->conf.found)
+        cpuid_table_limit(vm->conf.found, &vcpu->cpuid);
     int r = x86_cpuid_check(&vcpu->cpuid, err);
     if (r < 0)
         goto free_vcpu;

@@ -38,8 +38,9 @@ struct vm_conf {
     uint64_t ram_low_max;
     unsigned n_vcpus;
     enum x86_cpu_model cpu;
-    uint64_t code_cache; /* bytes of translated code; 0: the engine's own idea */
-    bool profile;        /* as in struct engine_conf */
+    const struct cpuid_table *found; /* vm/cpuid_table.h: what a loaded guest has found, or NULL */
+    uint64_t code_cache;             /* bytes of translated code; 0: the engine's own idea */
+    bool profile;                    /* as in struct engine_conf */
     bool no_reboot;
     uint64_t tsc_hz;     /* what a loaded guest's TSC counts at; 0: the engine's own */
     int64_t timeout_ns;  /* 0: none */

@@ -160,6 +160,16 @@ void x86_cpuid_init(struct x86_cpuid *cpuid, const struct x86_cpuid_conf *conf)
     x86_cpuid_init_on(cpuid, conf, &host);
 }
 
+void x86_cpuid_limit(struct x86_cpuid *cpuid, uint32_t leaf, uint32_t subleaf, unsigned reg, uint32_t bits)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(features); i++) {
+        unsigned word = features[i].word;
+        if (places[word].leaf == leaf && places[word].subleaf == subleaf && places[word].reg == reg &&
+            !(bits >> features[i].bit & 1))
+            *feature_field(&cpuid->feat, i) = false;
+    }
+}
+
 const char *x86_cpuid_model_name(enum x86_cpu_model model)
 {
     return models[model].name;

@@ -64,6 +64,9 @@ void x86_cpuid_init(struct x86_cpuid *cpuid, const struct x86_cpuid_conf *conf);
 /* -EOPNOTSUPP, and a message that names model and features, where a named model has been left without some. */
 int x86_cpuid_check(const struct x86_cpuid *cpuid, struct err *err) MUST_CHECK;
 
+/* Takes features away whose bits that register has not in `bits`, besides what every guest has. reg: 0 to 3 for EAX to EDX. */
+void x86_cpuid_limit(struct x86_cpuid *cpuid, uint32_t leaf, uint32_t subleaf, unsigned reg, uint32_t bits);
+
 /* The model's name, as on the command line. */
 const char *x86_cpuid_model_name(enum x86_cpu_model model);
 
