@@ -300,10 +300,12 @@ static void start(struct qcow2_req *r)
 
 static int begin(struct qcow2 *q, struct disk_request *req, bool forget)
 {
-    struct qcow2_req *r = malloc(sizeof(*r));
+    bool writes = req->op != DISK_READ && req->op != DISK_MAP;
+    int result = writes ? qcow2_header_sure(q) : 0;
+    struct qcow2_req *r = result ? NULL : malloc(sizeof(*r));
 
     if (!r)
-        return -ENOMEM;
+        return result ? result : -ENOMEM;
     *r = (struct qcow2_req){.q = q,
                             .req = req,
                             .waiter.wake = woken,
@@ -335,8 +337,9 @@ void qcow2_submit(struct disk *disk, struct disk_request *req)
         return;
     }
 
-    if (begin(q, req, false))
-        finish(q, req, -ENOMEM);
+    int r = begin(q, req, false);
+    if (r)
+        finish(q, req, r);
     if (q->running)
         return; /* whoever runs goes on with it */
     q->running = true;
@@ -435,7 +438,7 @@ int qcow2_alloc_wait(struct qcow2 *q, uint64_t n, uint64_t *first)
 int qcow2_settle(struct qcow2 *q)
 {
     struct blocking b = {.waiter.wake = unblock};
-    int r = 0;
+    int r = qcow2_header_sure(q);
 
     for (unsigned rounds = 0; rounds < 3 && r == 0 && (rounds == 0 || qcow2_commit_dirty(q)); rounds++) {
         qcow2_commit_wait(q, &b.waiter);

@@ -136,6 +136,7 @@ static int switch_sector(struct qcow2 *q, const uint8_t *head, const char *name,
                          const uint8_t *bitmaps)
 {
     uint8_t old[QCOW2_HEADER_SECTOR], sector[QCOW2_HEADER_SECTOR];
+    bool had_bitmaps = q->bitmaps_there;
     size_t place;
     int r = make_sector(q, head, name, format, bitmaps, sector, &place);
 
@@ -148,14 +149,15 @@ static int switch_sector(struct qcow2 *q, const uint8_t *head, const char *name,
         return r;
     memcpy(old, q->header, sizeof(old));
     memcpy(q->header, sector, sizeof(sector));
+    q->bitmaps_there = bitmaps != NULL;
     r = qcow2_header_write(q);
     if (r == 0)
         r = file_sync(q->file);
     if (r == 0)
         return 0;
     memcpy(q->header, old, sizeof(old));
-    if (qcow2_header_write(q) || file_sync(q->file)) /* nobody knows which one the file has now */
-        return qcow2_broken(q, "the header cannot be written");
+    q->bitmaps_there = had_bitmaps;
+    (void)qcow2_header_restore(q);
     return r;
 }
 
@@ -178,13 +180,8 @@ int qcow2_header_bitmaps(struct qcow2 *q, uint32_t n, uint64_t bytes, uint64_t o
     qcow2_put_be32(extension, n);
     qcow2_put_be64(extension + 8, bytes);
     qcow2_put_be64(extension + 16, offset);
-    if (r == 0) {
-        bool was = q->bitmaps_there;
-        q->bitmaps_there = n > 0;
+    if (r == 0)
         r = switch_sector(q, head, q->backing_name, q->backing_format, n ? extension : NULL);
-        if (r)
-            q->bitmaps_there = was;
-    }
     free(head);
     return r;
 }

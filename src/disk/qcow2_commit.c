@@ -302,7 +302,7 @@ void qcow2_commit_kick(struct qcow2 *q)
     c->wanted = c->moved = c->new_blocks = false;
     c->now = c->next_round;
     c->next_round.first = NULL;
-    c->result = cut(q, c);
+    c->result = q->header_unsure ? -EIO : cut(q, c);
     c->pending = 0;
     c->step = STEP_BLOCKS;
     if (c->result) {

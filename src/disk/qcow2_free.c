@@ -47,6 +47,8 @@ void qcow2_free_later(struct qcow2 *q, uint64_t first, uint64_t n)
 
 void qcow2_free_unused(struct qcow2 *q, uint64_t first, uint64_t n)
 {
+    if (q->header_unsure)
+        return; /* the other header may refer to them: they leak */
     add(q, &q->ripe, (struct qcow2_extent){.first = first, .n = n, .seq = q->seq});
     qcow2_free_reap(q);
 }

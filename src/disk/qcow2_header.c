@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "disk/qcow2_bitmap.h"
 
 #define MAX_META    (5 * MIB / 2) /* clusters with metadata, of which a set is kept */
@@ -395,6 +396,24 @@ int qcow2_header_write(struct qcow2 *q)
     if (r == 0)
         memcpy(q->header, header, sizeof(header));
     return r;
+}
+
+int qcow2_header_restore(struct qcow2 *q)
+{
+    int r = qcow2_header_write(q);
+
+    if (r == 0)
+        r = file_sync(q->file);
+    if (r && !q->header_unsure)
+        log_error("disk '%.200s': its header cannot be written: %s; nothing is, until it can be", q->disk.path,
+                  strerror(-r));
+    q->header_unsure = r != 0;
+    return r;
+}
+
+int qcow2_header_sure(struct qcow2 *q)
+{
+    return q->header_unsure ? qcow2_header_restore(q) : 0;
 }
 
 int qcow2_header_read(struct qcow2 *q, struct err *err)

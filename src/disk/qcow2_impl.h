@@ -242,7 +242,9 @@ struct qcow2 {
     uint64_t cluster_size;
     uint8_t header[QCOW2_HEADER_SECTOR];
     uint64_t incompatible;
-    bool broken;    /* metadata contradicts itself: no more writes */
+    bool broken; /* metadata contradicts itself: no more writes */
+    bool
+        header_unsure; /* the file may have another header than ours: nothing is written before ours is (qcow2_header_sure()) */
     bool for_check; /* disk_conf.check: it may; nobody reads or writes */
 
     struct qcow2_table l1;
@@ -521,6 +523,12 @@ int qcow2_header_bitmaps(struct qcow2 *q, uint32_t n, uint64_t bytes, uint64_t o
 int qcow2_header_read(struct qcow2 *q, struct err *err) MUST_CHECK;
 /* The header's first sector, with what has changed in q->header; not synced. */
 int qcow2_header_write(struct qcow2 *q) MUST_CHECK;
+/*
+ * After a try to write another one that failed: writes ours again, and syncs it. Where that fails too, nobody knows which one the file has: what the other one
+ * refers to stays as it is, and writing to the image fails, until qcow2_header_sure() could write ours.
+ */
+int qcow2_header_restore(struct qcow2 *q);
+int qcow2_header_sure(struct qcow2 *q) MUST_CHECK;
 /* The header extension of a type in the header's cluster, or NULL (spec, "Header extension"); at: where they begin. */
 const uint8_t *qcow2_header_extension(const uint8_t *head, size_t len, size_t at, uint32_t type, uint32_t *n);
 /* Opens the backing file that the header names, if any. */

@@ -73,8 +73,7 @@ static int switch_header(struct qcow2 *q, uint64_t size, const struct qcow2_tabl
         return 0;
     q->l1 = old;
     q->disk.size = old_size;
-    if (write_and_sync_header(q)) /* nobody knows which one the file has now */
-        return qcow2_broken(q, "the header cannot be written");
+    (void)qcow2_header_restore(q);
     return r;
 }
 

@@ -169,8 +169,7 @@ static int switch_header(struct qcow2_swap *s)
         memcpy(q->header, header, sizeof(header));
         return 0;
     }
-    if (write_header(q, q->header)) /* nobody knows which one the file has now */
-        qcow2_broken(q, "the header cannot be written");
+    (void)qcow2_header_restore(q);
     return qcow2_swap_fail(s, r, "its header cannot be written: %s", strerror(-r));
 }
 

@@ -212,6 +212,34 @@ static void check_range(const struct disk_request *req)
     MUST(req->offset <= INT64_MAX && req->len <= INT64_MAX - req->offset);
 }
 
+/* With fail_stays, room that there is can be written to again: only that the test cannot tell, so nothing can. */
+static bool may_find_no_room(enum disk_op op, bool stays)
+{
+    return op == DISK_WRITE || op == DISK_ZERO || (!stays && (op == DISK_FLUSH || op == DISK_DISCARD));
+}
+
+/* 0, or what the operation that is the next fails with for fail_op. */
+static int fail_now(struct fake *f, enum disk_op op)
+{
+    if (!f->fail_op || (f->fail_stays ? f->n_ops < f->fail_op : f->n_ops != f->fail_op))
+        return 0;
+    if (f->fail_errno == -ENOSPC && !may_find_no_room(op, f->fail_stays)) {
+        f->fail_op += !f->fail_stays;
+        return 0;
+    }
+    f->n_failed++;
+    if (!f->fail_stays)
+        f->fail_op = f->fail_gap ? f->n_ops + 1 + fake_random(&f->seed) % f->fail_gap : 0;
+    return f->fail_errno ? f->fail_errno : fake_random(&f->seed) % 2 ? -EIO : -ENOSPC;
+}
+
+void fake_mend(struct fake *f)
+{
+    f->max_size = f->full_at = 0;
+    if (f->fail_stays)
+        f->fail_op = 0;
+}
+
 static int fault(struct fake *f, const struct disk_request *req)
 {
     check_range(req);
@@ -222,11 +250,9 @@ static int fault(struct fake *f, const struct disk_request *req)
         f->twin->dead = true;
     if (f->dead)
         return -EIO;
-    if (f->n_ops == f->fail_op) {
-        f->n_failed++;
-        f->fail_op = f->fail_gap ? f->n_ops + 1 + fake_random(&f->seed) % f->fail_gap : 0;
-        return fake_random(&f->seed) % 2 ? -EIO : -ENOSPC;
-    }
+    int r = fail_now(f, req->op);
+    if (r)
+        return r;
     if (f->n_ops == f->full_at)
         f->max_size = f->size;
     if (req->op == DISK_READ || req->op == DISK_DISCARD)
@@ -443,6 +469,10 @@ int file_truncate(struct file *file, uint64_t size)
 
     if (f->dead)
         return -EIO;
+    f->n_ops++;
+    int r = fail_now(f, DISK_WRITE);
+    if (r)
+        return r;
     if (f->max_size && size > f->max_size) {
         f->n_failed++;
         return -ENOSPC;

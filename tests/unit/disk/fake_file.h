@@ -23,10 +23,12 @@ struct fake {
     bool keep_changes; /* somebody wants to cut */
 
     uint64_t seed;
-    uint64_t n_ops;    /* done so far */
-    uint64_t stop_at;  /* n_ops at which the loop is stopped; 0: never */
-    unsigned lag;      /* some requests wait while up to so many others are done */
-    uint64_t fail_op;  /* this one fails, whatever it is; 0: none */
+    uint64_t n_ops;   /* done so far */
+    uint64_t stop_at; /* n_ops at which the loop is stopped; 0: never */
+    unsigned lag;     /* some requests wait while up to so many others are done */
+    uint64_t fail_op; /* this one fails, whatever it is; 0: none */
+    int fail_errno; /* with that; 0: -EIO or -ENOSPC. Only what may find no room fails with -ENOSPC, or else the next that may */
+    bool fail_stays;   /* and so do all that follow, until fake_mend(); with -ENOSPC, all that may need room */
     unsigned fail_gap; /* after one that failed, one of the next so many fails; 0: none */
     uint64_t n_failed; /* because of these two, or for want of room */
     uint64_t max_size; /* -ENOSPC beyond; 0: no limit */
@@ -52,6 +54,8 @@ void fake_save(const struct fake *fake, const char *path);
 void fake_free(struct fake *fake);
 uint32_t fake_random(uint64_t *seed);
 
+/* There is room again, and what failed for good does not any more. */
+void fake_mend(struct fake *fake);
 /* What a host finds that lost its power now. */
 struct fake *fake_cut(struct fake *fake, uint64_t seed);
 /* The same, and the file is that from now on; nobody has it open. */

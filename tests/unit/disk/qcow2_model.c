@@ -66,10 +66,12 @@ uint64_t model_sound(struct fake *fake, bool repair)
         failed = fake->n_failed;
         check = (struct disk_check){.repair = repair};
         r = disk_open(&disk, &conf, loop, &err);
+        if (r == 0) {
+            r = disk_check_image(disk, &check, &err);
+            disk_close(disk);
+        }
         if (r)
-            continue;
-        r = disk_check_image(disk, &check, &err);
-        disk_close(disk);
+            fake_mend(fake);
     } while (r && !fake->dead && fake->n_failed != failed);
     if (r && !fake->dead)
         fail_msg("%s", err.msg);
@@ -98,7 +100,7 @@ static int flush(struct model *m)
     int r = world_flush(&m->w);
 
     for (unsigned i = 0; r && !m->w.fake->dead && i < TRIES; i++) {
-        m->w.fake->max_size = 0;
+        fake_mend(m->w.fake);
         r = world_flush(&m->w);
     }
     return r;
@@ -118,6 +120,7 @@ static int listed(struct model *m, const char *name)
         if (m->w.fake->n_failed == failed)
             fail_msg("%s", err.msg);
         failed = m->w.fake->n_failed;
+        fake_mend(m->w.fake);
     }
     for (unsigned i = 0; i < list.n; i++)
         found |= strcmp(list.items[i].name, name) == 0;
@@ -132,7 +135,7 @@ static bool give_up(struct model *m, unsigned tries, int r, const struct err *er
     m->failures++;
     if (tries == TRIES)
         fail_msg("%s (%d)", err->msg, r);
-    m->w.fake->max_size = 0; /* there is room again */
+    fake_mend(m->w.fake);
     return false;
 }
 

@@ -155,64 +155,11 @@ static void test_failing(void **state)
     assert_true(errors > n / 1000 && failures > n / 5000);
 }
 
-/* One of each kind of move, and requests between them. */
-static void script(struct model *m)
-{
-    for (unsigned i = 0; i < model_kinds(); i++) {
-        m->requests = 12;
-        assert_true(model_make(m, 0));
-        assert_true(model_make(m, i));
-    }
-}
-
-/* The script, where operation `at` fails, or finds no room from then on; at 0 none does. How many there are. */
-static uint64_t run_script(const struct disk_create_conf *shape, uint64_t at, bool full)
-{
-    static struct model m;
-
-    model_init(&m, shape, path, shape->size);
-    world_open(&m.w);
-    uint64_t before = m.w.fake->n_ops;
-    *(full ? &m.w.fake->full_at : &m.w.fake->fail_op) = at ? before + at : 0;
-    script(&m);
-    m.w.fake->fail_op = m.w.fake->full_at = m.w.fake->max_size = 0;
-    uint64_t ops = m.w.fake->n_ops - before;
-    assert_int_equal(world_flush(&m.w), 0);
-    model_check(&m, false);
-    world_close(&m.w);
-    model_sound(m.w.fake, false);
-    world_open(&m.w);
-    model_check(&m, false);
-    world_close(&m.w);
-    model_fini(&m);
-    return ops;
-}
-
-/* Every operation of a script fails, one at a time: what it is of is done again. */
-static void test_each_operation_fails(void **state)
-{
-    static const struct disk_create_conf few[] = {{.size = 128 * KIB, .cluster_size = 512, .refcount_bits = 16},
-                                                  {.size = 300 * KIB, .cluster_size = 4096},
-                                                  {.size = 300 * KIB, .cluster_size = 16384, .extended_l2 = true}};
-    unsigned slow = getenv("VIREO_TEST_SLOW") ? (unsigned)atoi(getenv("VIREO_TEST_SLOW")) : 1, swept = 0;
-
-    for (size_t k = 0; k < ARRAY_SIZE(few); k++) {
-        uint64_t ops = run_script(&few[k], 0, false);
-        uint64_t step = getenv("VIREO_TEST_MOVES") ? 1 : 1 + ops * slow / 400;
-        for (uint64_t at = 1; at <= ops; at += step, swept++)
-            (void)run_script(&few[k], at, swept % 2);
-        for (uint64_t at = 1; at <= ops && step == 1; at++, swept++)
-            (void)run_script(&few[k], at, at % 2 == 0);
-    }
-    print_message("%u operations failed\n", swept);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shadow),
         cmocka_unit_test(test_failing),
-        cmocka_unit_test(test_each_operation_fails),
     };
     cmocka_set_test_filter(getenv("VIREO_TEST_ONLY"));
     return cmocka_run_group_tests(tests, set_up, NULL);

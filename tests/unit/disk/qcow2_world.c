@@ -7,7 +7,8 @@
 #include "../unit.h"
 #include "disk/qcow2_impl.h"
 
-#define BLOCK DISK_BLOCK_SIZE
+#define BLOCK      DISK_BLOCK_SIZE
+#define MAX_ERRORS 1000000
 
 void world_fill(uint8_t *buf, uint64_t block, uint32_t value)
 {
@@ -66,6 +67,7 @@ void world_open(struct world *w)
         if (w->fake->n_failed == failed)
             fail_msg("%s", err.msg);
         failed = w->fake->n_failed;
+        fake_mend(w->fake);
     }
     if (w->max_pages) {
         struct qcow2 *q = (struct qcow2 *)w->disk;
@@ -152,8 +154,13 @@ static void done(struct disk_request *req, int result)
 
     if (result) {
         w->errors++;
-        if (w->room_after && w->errors % w->room_after == 0)
-            w->fake->max_size = 0;
+        if (w->room_after && w->errors % w->room_after == 0) {
+            fake_mend(w->fake);
+            if (w->below)
+                fake_mend(w->below);
+        }
+        if (w->errors == MAX_ERRORS)
+            fail_msg("requests fail for good (%d)", result);
         if (!w->fake->dead && req->op != DISK_FLUSH) {
             disk_submit(w->disk, req); /* until it is done */
             return;

@@ -37,7 +37,7 @@ struct world_saved {
 
 struct world {
     struct loop *loop;
-    struct fake *fake;
+    struct fake *fake, *below; /* below: NULL, or what else is mended by room_after */
     struct disk *disk;
     struct disk_conf conf;
     struct block *blocks;
