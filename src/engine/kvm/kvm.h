@@ -57,6 +57,7 @@ struct engine_vcpu {
     _Atomic int tid;     /* of the thread that is */
     bool ready;          /* the guest takes an interrupt at its next entry, as it was left */
     bool unfinished;     /* the kernel wants KVM_RUN once more before its registers are complete */
+    bool refused;        /* a register that set() was given, and the kernel has not taken */
     bool halted;         /* behind a HLT, which only an interrupt ends */
 
     /* Time: see kvm_time.c. */

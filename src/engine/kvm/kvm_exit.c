@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 
 #include "x86/msr.h"
@@ -140,10 +141,30 @@ static bool on_system_event(struct engine_vcpu *v)
     return end(v, ENGINE_RESET);
 }
 
+/* SDM Vol. 3C 27.8, basic exit reasons 33, 34 and 41 with bit 31; AMD's manual, Vol. 2 appendix C, VMEXIT_INVALID. */
+static const char *entry_failure(uint64_t reason)
+{
+    switch (reason) {
+    case 0x80000021:
+        return ": the guest's state is not valid";
+    case 0x80000022:
+        return ": the MSRs to load are not valid";
+    case 0x80000029:
+        return ": a machine check";
+    case UINT64_MAX:
+    case UINT32_MAX:
+        return ": the guest's state or its control block is not valid";
+    default:
+        return "";
+    }
+}
+
 static bool on_fail_entry(struct engine_vcpu *v)
 {
-    kvm_report(v, "the CPU refuses to enter the guest, hardware reason %#llx",
-               (unsigned long long)v->run->fail_entry.hardware_entry_failure_reason);
+    uint64_t reason = v->run->fail_entry.hardware_entry_failure_reason;
+
+    kvm_report(v, "the CPU refuses to enter the guest, hardware reason %#llx%s", (unsigned long long)reason,
+               entry_failure(reason));
     return true;
 }
 
@@ -152,6 +173,18 @@ static bool on_unknown(struct engine_vcpu *v)
     kvm_report(v, "an exit of the CPU that KVM does not know, hardware reason %#llx",
                (unsigned long long)v->run->hw.hardware_exit_reason);
     return true;
+}
+
+/* The bytes that KVM has tried, where it says so: what is in memory by now may be another thing. ": 0f ae 3f" */
+static void print_instruction(const struct kvm_run *run, char *text)
+{
+    size_t n = run->emulation_failure.insn_size;
+
+    if (run->emulation_failure.ndata < 1 ||
+        !(run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES))
+        return;
+    for (size_t i = 0; i < n && i < sizeof(run->emulation_failure.insn_bytes); i++)
+        text += sprintf(text, "%s%02x", i ? " " : ": ", run->emulation_failure.insn_bytes[i]);
 }
 
 static bool on_internal_error(struct engine_vcpu *v)
@@ -163,8 +196,12 @@ static bool on_internal_error(struct engine_vcpu *v)
         [KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON] = "an exit that KVM did not expect",
     };
     uint32_t error = v->run->internal.suberror;
+    char bytes[3 * sizeof(v->run->emulation_failure.insn_bytes) + 2] = "";
 
-    kvm_report(v, "internal error %u: %s", error, error < ARRAY_SIZE(names) && names[error] ? names[error] : "unknown");
+    if (error == KVM_INTERNAL_ERROR_EMULATION)
+        print_instruction(v->run, bytes);
+    kvm_report(v, "internal error %u: %s%s", error,
+               error < ARRAY_SIZE(names) && names[error] ? names[error] : "unknown", bytes);
     return true;
 }
 

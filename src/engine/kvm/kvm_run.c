@@ -180,6 +180,10 @@ static bool make_ready(struct engine_vcpu *v)
 
 enum engine_exit kvm_run(struct engine_vcpu *v, uint64_t limit)
 {
+    if (v->refused) {
+        kvm_report(v, "its registers cannot be set");
+        return v->exit;
+    }
     v->limited = limit != 0;
     v->left = limit == ENGINE_ONE_BLOCK ? 1 : limit;
     join_thread(v);

@@ -52,13 +52,15 @@ union one_msr {
     uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
 };
 
-/* These calls fail for a bug of ours or of KVM's, or where the host cannot do what a state asks for. */
+/* These calls fail for a bug of ours or of KVM's, or where the host cannot do what a state asks for. Such a state is not run. */
 static void call(struct engine_vcpu *v, unsigned long request, const char *name, void *arg)
 {
     struct err err;
 
-    if (kvm_vm_ioctl(v->fd, request, name, arg, &err) < 0)
-        log_error("CPU %u: %s", v->conf.index, err.msg);
+    if (kvm_vm_ioctl(v->fd, request, name, arg, &err) == 0)
+        return;
+    log_error("CPU %u: %s", v->conf.index, err.msg);
+    v->refused = true;
 }
 
 /* ---- segments ---- */
@@ -353,6 +355,7 @@ void kvm_state_set(struct engine_vcpu *v, const struct x86_state *st)
     v->halted = st->activity == X86_HALTED;
     v->ready = (st->rflags & X86_FLAG_IF) && !st->sti_shadow && !st->movss_shadow;
     v->unfinished = false;
+    v->refused = false;
     set_sregs(v, st);
     set_xcr0(v, st);
     set_vectors(v, st);
