@@ -439,6 +439,13 @@ static int configure_load(struct run *run, const struct run_options *o, struct m
     return 0;
 }
 
+static enum engine_irqchip irqchip_of(int choice)
+{
+    static const enum engine_irqchip irqchips[] = {ENGINE_IRQCHIP_AUTO, ENGINE_IRQCHIP_USER, ENGINE_IRQCHIP_SPLIT,
+                                                   ENGINE_IRQCHIP_KERNEL};
+    return irqchips[choice];
+}
+
 /* The options as the machine takes them. `guest` and `append` hold what the result points to. */
 static int configure(struct run *run, const struct run_options *o, struct machine_conf *conf,
                      struct default_guest *guest, char **append, struct err *err)
@@ -453,6 +460,7 @@ static int configure(struct run *run, const struct run_options *o, struct machin
         .cpu = o->cpu,
         .code_cache = o->code_cache,
         .profile = o->profile,
+        .irqchip = irqchip_of(o->irqchip),
         .debug_exit = o->debug_exit,
         .no_reboot = o->no_reboot,
         .timeout_ns = o->timeout,

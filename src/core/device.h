@@ -14,7 +14,9 @@
 #include "core/bus.h"
 #include "core/chardev.h"
 #include "core/clock.h"
+#include "core/doorbell.h"
 #include "core/irq.h"
+#include "core/irqchip.h"
 #include "core/power.h"
 #include "core/ram.h"
 #include "core/stream.h"
@@ -31,6 +33,8 @@ struct device_env {
     struct pci_bus *pci;
     struct irq_line isa_irq[16]; /* to the PICs and the IOAPIC alike */
     struct msi_sink msi;
+    const struct irqchip *irqchip;     /* the engine's own, or NULL */
+    const struct doorbells *doorbells; /* that the engine offers, or NULL */
     struct power_sink power;
 };
 

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct irqchip; /* core/irqchip.h */
+
 struct irq_line {
     void (*set)(void *opaque, unsigned n, bool level);
     void *opaque;
@@ -33,6 +35,7 @@ static inline void irq_pulse(const struct irq_line *line)
 struct msi_sink {
     void (*send)(void *opaque, uint64_t addr, uint32_t data);
     void *opaque;
+    const struct irqchip *chip; /* of the engine, which has wires for messages; or NULL */
 };
 
 #endif

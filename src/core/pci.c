@@ -96,6 +96,30 @@ static bool bar_wanted(const struct pci_func *func, unsigned n, uint64_t *base)
     }
 }
 
+static void take_off(struct pci_func *func, unsigned n)
+{
+    struct pci_bar *bar = &func->bars[n];
+
+    if (!bar->mapped)
+        return;
+    if (func->moved)
+        func->moved(func, n, false);
+    bus_remove(bar_bus(func, bar), bar->region.base);
+    bar->mapped = false;
+}
+
+static void put_on(struct pci_func *func, unsigned n, uint64_t base)
+{
+    struct pci_bar *bar = &func->bars[n];
+
+    if (bar->mapped)
+        return;
+    bar->region.base = base;
+    bar->mapped = bus_add(bar_bus(func, bar), &bar->region) == 0;
+    if (bar->mapped && func->moved)
+        func->moved(func, n, true);
+}
+
 /* A BAR put over something else stays off the bus: the first claimant answers. That hurts only the guest that did it. */
 static void update_bars(struct pci_func *func)
 {
@@ -104,14 +128,10 @@ static void update_bars(struct pci_func *func)
         uint64_t base;
         bool wanted = bar_wanted(func, n, &base);
 
-        if (bar->mapped && (!wanted || base != bar->region.base)) {
-            bus_remove(bar_bus(func, bar), bar->region.base);
-            bar->mapped = false;
-        }
-        if (wanted && !bar->mapped) {
-            bar->region.base = base;
-            bar->mapped = bus_add(bar_bus(func, bar), &bar->region) == 0;
-        }
+        if (!wanted || base != bar->region.base)
+            take_off(func, n);
+        if (wanted)
+            put_on(func, n, base);
     }
 }
 
@@ -411,11 +431,8 @@ void pci_remove(struct pci_func *func)
         return;
     pthread_mutex_lock(&bus->lock);
     bus->funcs[func->devfn] = NULL;
-    for (unsigned n = 0; n < PCI_N_BARS; n++) {
-        if (func->bars[n].mapped)
-            bus_remove(bar_bus(func, &func->bars[n]), func->bars[n].region.base);
-        func->bars[n].mapped = false;
-    }
+    for (unsigned n = 0; n < PCI_N_BARS; n++)
+        take_off(func, n);
     bool asserted = func->intx;
     func->intx = false;
     pthread_mutex_unlock(&bus->lock);

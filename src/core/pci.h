@@ -7,7 +7,7 @@
  * pci_add(), and calls pci_func_reset() from its reset.
  *
  * Threads: any. Two locks, `lock` for configuration and `intx_lock` for the wires; both may be taken under a device's lock, and
- * `written` and `reading` are called under neither, so they may take their device's.
+ * `written` and `reading` are called under neither, so they may take their device's; `moved` takes no lock of a device's.
  */
 #ifndef CORE_PCI_H
 #define CORE_PCI_H
@@ -77,6 +77,8 @@ struct pci_func {
     void (*written)(struct pci_func *func, unsigned off, unsigned len);
     /* The guest is about to read [off, off + len): pci_func_put() what it is to see. May be NULL. */
     void (*reading)(struct pci_func *func, unsigned off, unsigned len);
+    /* BAR n is about to leave the buses, or has come to them: bars[n].region says where. Under the configuration's lock. May be NULL. */
+    void (*moved)(struct pci_func *func, unsigned n, bool mapped);
     void *opaque;
 };
 

@@ -1,6 +1,11 @@
 #include "core/pci_msix.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/irqchip.h"
 
 /* The capability: id, next, message control, table offset and BAR, pending bits' offset and BAR. */
 enum { CAP_CONTROL = 2, CAP_TABLE = 4, CAP_PBA = 8, CAP_SIZE = 12 };
@@ -8,6 +13,7 @@ enum { CONTROL_MASKED = 1 << 14, CONTROL_ENABLE = 1 << 15 };
 /* A table entry. */
 enum { ENTRY_ADDR = 0, ENTRY_DATA = 8, ENTRY_CONTROL = 12 };
 enum { ENTRY_MASKED = 1 };
+#define MSI_ADDRESS 0xfee /* bits 31:20 (SDM Vol. 3A 11.11.1) */
 
 /* As at power-on. */
 static void mask_vectors(struct pci_msix *msix)
@@ -34,8 +40,67 @@ int pci_msix_init(struct pci_msix *msix, struct pci_func *func, const struct msi
     return 0;
 }
 
+/* ---- wires ---- */
+
+static void close_wires_locked(struct pci_msix *msix)
+{
+    const struct irqchip *chip = msix->sink->chip;
+
+    for (unsigned i = 0; msix->wires && i < msix->n; i++)
+        if (msix->wires[i].fd >= 0) {
+            chip->wire_close(chip->opaque, msix->wires[i].wire, msix->wires[i].fd);
+            close(msix->wires[i].fd);
+            msix->wires[i].fd = -1;
+        }
+}
+
+static bool open_wires_locked(struct pci_msix *msix)
+{
+    if (msix->wires || !msix->sink->chip)
+        return msix->wires;
+    msix->wires = calloc(msix->n, sizeof(*msix->wires));
+    for (unsigned i = 0; msix->wires && i < msix->n; i++)
+        msix->wires[i].fd = -1;
+    return msix->wires;
+}
+
+static bool open_wire(const struct irqchip *chip, struct pci_msix_wire *w)
+{
+    *w = (struct pci_msix_wire){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+    if (w->fd < 0)
+        return false;
+    w->wire = chip->wire_open(chip->opaque, w->fd);
+    if (w->wire >= 0)
+        return true;
+    close(w->fd);
+    w->fd = -1;
+    return false;
+}
+
+/* False: there is no wire to be had, and the sink is the way. */
+static bool send_by_wire_locked(struct pci_msix *msix, unsigned n, uint64_t addr, uint32_t data)
+{
+    const struct irqchip *chip = msix->sink->chip;
+    const uint64_t one = 1;
+
+    if (addr >> 20 != MSI_ADDRESS || !open_wires_locked(msix)) /* what is no message the sink knows */
+        return false;
+    struct pci_msix_wire *w = &msix->wires[n];
+    if (w->fd < 0 && !open_wire(chip, w))
+        return false;
+    if (w->addr != addr || w->data != data) {
+        if (chip->wire_set(chip->opaque, w->wire, addr, data) < 0)
+            return false;
+        w->addr = addr;
+        w->data = data;
+    }
+    return write(w->fd, &one, sizeof(one)) == sizeof(one);
+}
+
 void pci_msix_fini(struct pci_msix *msix)
 {
+    close_wires_locked(msix);
+    free(msix->wires);
     pthread_mutex_destroy(&msix->lock);
 }
 
@@ -54,8 +119,11 @@ static void send_locked(struct pci_msix *msix, unsigned n)
 {
     const uint8_t *entry = msix->table + (size_t)n * PCI_MSIX_ENTRY_SIZE;
 
-    if (msix->sink->send)
-        msix->sink->send(msix->sink->opaque, load_le64(entry + ENTRY_ADDR), load_le32(entry + ENTRY_DATA));
+    uint64_t addr = load_le64(entry + ENTRY_ADDR);
+    uint32_t data = load_le32(entry + ENTRY_DATA);
+
+    if (!send_by_wire_locked(msix, n, addr, data) && msix->sink->send)
+        msix->sink->send(msix->sink->opaque, addr, data);
 }
 
 static void send_pending_locked(struct pci_msix *msix)
@@ -148,6 +216,7 @@ uint64_t pci_msix_pba_read(struct pci_msix *msix, uint64_t off, unsigned len)
 void pci_msix_reset(struct pci_msix *msix)
 {
     pthread_mutex_lock(&msix->lock);
+    close_wires_locked(msix);
     mask_vectors(msix);
     memset(msix->pending, 0, sizeof(msix->pending));
     pthread_mutex_unlock(&msix->lock);

@@ -1,6 +1,6 @@
 /*
  * The MSI-X capability of a PCI function (PCI Local Bus Specification 3.0 section 6.8.2): a table of messages and the bits of those that
- * wait behind a mask, both in a memory BAR. The function's owner passes accesses to them on, and says when configuration was written.
+ * wait behind a mask, both in a memory BAR. Where the engine has wires for messages, each vector that is sent gets one. The function's owner passes accesses to them on, and says when configuration was written.
  *
  * Threads: any. One lock, a leaf but for the message's way to a CPU.
  */
@@ -13,6 +13,13 @@
 #define PCI_MSIX_ENTRY_SIZE    16
 #define PCI_MSIX_TABLE_SIZE(n) ((n)*PCI_MSIX_ENTRY_SIZE) /* bytes in the BAR */
 
+/* A vector's way past this code: an eventfd that the engine turns into its message. */
+struct pci_msix_wire {
+    int fd, wire;  /* fd -1: none */
+    uint64_t addr; /* the message that the engine has */
+    uint32_t data;
+};
+
 struct pci_msix {
     struct pci_func *func;
     const struct msi_sink *sink;
@@ -23,6 +30,7 @@ struct pci_msix {
     bool enabled, masked, master;
     uint8_t table[PCI_MSIX_MAX * PCI_MSIX_ENTRY_SIZE];
     uint64_t pending[PCI_MSIX_MAX / 64];
+    struct pci_msix_wire *wires; /* n of them, or NULL: all goes to the sink */
 };
 
 /* Adds the capability to `func`, before pci_add(). n: 1 to PCI_MSIX_MAX vectors; offsets into the BAR: multiples of 8. sink: the machine's. */

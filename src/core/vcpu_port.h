@@ -31,6 +31,8 @@ struct vcpu_apic_ops {
     void (*cr8_set)(void *apic, uint8_t tpr);
     /* tsc_offset has changed: a TSC deadline may be nearer than it was. On the vCPU's thread, after the change. */
     void (*tsc_moved)(void *apic);
+    /* Where the engine has the local APIC itself: a level-triggered interrupt of this vector has been served. Else NULL. */
+    void (*eoi)(void *apic, uint8_t vector);
 };
 
 struct pvclock_vcpu; /* core/pvclock.h */

@@ -4,6 +4,7 @@
 
 #define BROADCAST_NARROW 0xff
 #define BROADCAST_WIDE   UINT32_MAX
+#define MSI_ADDRESS      UINT64_C(0xfee00000)
 
 enum {
     MSI_ADDR_LOGICAL = 1 << 2,
@@ -76,10 +77,29 @@ static bool send_lowest(struct apic_bus *bus, const struct apic_msg *msg, const 
     return best && best->deliver(best, msg);
 }
 
+bool apic_bus_encode(const struct apic_msg *msg, uint64_t *addr, uint32_t *data)
+{
+    if (msg->dest > BROADCAST_NARROW)
+        return false;
+    *addr = MSI_ADDRESS | (uint64_t)msg->dest << 12 | (msg->logical ? MSI_ADDR_LOGICAL : 0);
+    *data = msg->vector | (uint32_t)msg->mode << 8 | (msg->level ? MSI_DATA_LEVEL | MSI_DATA_ASSERT : 0);
+    return true;
+}
+
+static bool send_to_chip(struct apic_bus *bus, const struct apic_msg *msg)
+{
+    uint64_t addr;
+    uint32_t data;
+
+    return apic_bus_encode(msg, &addr, &data) && bus->chip->send(bus->chip->opaque, addr, data);
+}
+
 bool apic_bus_send(struct apic_bus *bus, const struct apic_msg *msg)
 {
     bool taken = false;
 
+    if (bus->chip && msg->mode != APIC_EXTINT) /* which is a pin of the CPU's, and the engine asks for its vector */
+        return send_to_chip(bus, msg);
     if (msg->mode == APIC_LOWEST)
         return send_lowest(bus, msg, NULL, false);
     for (unsigned i = 0; i < bus->n_cpus; i++)
@@ -139,5 +159,5 @@ static void msi_send(void *opaque, uint64_t addr, uint32_t data)
 
 struct msi_sink apic_bus_msi(struct apic_bus *bus)
 {
-    return (struct msi_sink){.send = msi_send, .opaque = bus};
+    return (struct msi_sink){.send = msi_send, .opaque = bus, .chip = bus->chip};
 }

@@ -13,6 +13,7 @@
 
 #include "base/util.h"
 #include "core/irq.h"
+#include "core/irqchip.h"
 
 #define APIC_BUS_MAX_CPUS 256
 
@@ -56,6 +57,7 @@ struct apic_cpu {
 };
 
 struct apic_bus {
+    const struct irqchip *chip; /* the engine has the local APICs itself, and those here are their handles; or NULL */
     struct apic_cpu *cpus[APIC_BUS_MAX_CPUS];
     unsigned n_cpus;
     _Atomic unsigned turn; /* who is asked first where priorities tie */
@@ -69,6 +71,9 @@ void apic_bus_leave(struct apic_bus *bus, struct apic_cpu *cpu);
 
 /* Whether any local APIC took it. */
 bool apic_bus_send(struct apic_bus *bus, const struct apic_msg *msg);
+
+/* As a device's message would say it; false where none can. */
+bool apic_bus_encode(const struct apic_msg *msg, uint64_t *addr, uint32_t *data);
 
 /* An inter-processor interrupt; with a shorthand other than APIC_NO_SHORTHAND msg->dest does not count. */
 void apic_bus_send_ipi(struct apic_bus *bus, struct apic_cpu *from, enum apic_shorthand shorthand,

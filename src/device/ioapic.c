@@ -5,10 +5,15 @@
  * delivered when it comes, or lost where the pin is masked (82093AA, "interrupt mask"). A level is delivered while it is
  * high and no EOI is outstanding (remote IRR).
  *
+ * Where the engine has the local APICs itself it is told of the level-triggered entries, whose EOIs come from there. Where it has the IOAPIC too
+ * (irqchip.whole), this is its way to reset and saved state, and pins end there.
+ *
  * Threads: pins and EOIs from any, registers from any vCPU; all under the device's lock. Messages are sent under it: the APIC bus
  * and the local APICs take no lock (apic_bus.h).
  */
 #include "device/ioapic.h"
+
+#include "base/log.h"
 
 #define REGION_SIZE 0x1000
 #define VERSION     (0x20 | (IOAPIC_PINS - 1) << 16)
@@ -43,15 +48,46 @@ static bool is_level(uint64_t rte)
     return (rte & RTE_LEVEL) && rte_mode(rte) <= APIC_LOWEST;
 }
 
-static bool send(struct ioapic *io, uint64_t rte)
+static const struct irqchip *chip_of(const struct ioapic *io)
 {
-    const struct apic_msg msg = {
+    return io->dev.env->irqchip;
+}
+
+static bool is_whole(const struct ioapic *io)
+{
+    return chip_of(io) && chip_of(io)->whole;
+}
+
+static struct apic_msg message(uint64_t rte)
+{
+    return (struct apic_msg){
         .dest = (uint32_t)(rte >> 56),
         .logical = rte & RTE_LOGICAL,
         .level = is_level(rte),
         .mode = rte_mode(rte),
         .vector = (uint8_t)rte,
     };
+}
+
+/* Masked or not: its EOI may be to come. */
+static void route(struct ioapic *io, unsigned n)
+{
+    const struct irqchip *chip = chip_of(io);
+    const struct apic_msg msg = message(io->rte[n]);
+    uint64_t addr = 0;
+    uint32_t data = 0;
+
+    if (!chip || chip->whole)
+        return;
+    if (msg.level)
+        (void)apic_bus_encode(&msg, &addr, &data);
+    chip->route(chip->opaque, n, addr, data);
+}
+
+static bool send(struct ioapic *io, uint64_t rte)
+{
+    const struct apic_msg msg = message(rte);
+
     return msg.mode != APIC_SIPI && apic_bus_send(io->conf.bus, &msg); /* 6 is reserved here */
 }
 
@@ -72,6 +108,10 @@ static void line_set(void *opaque, unsigned n, bool level)
     struct ioapic *io = opaque;
     uint32_t bit = 1u << n;
 
+    if (is_whole(io)) {
+        chip_of(io)->ioapic_line(chip_of(io)->opaque, n, level);
+        return;
+    }
     device_lock(&io->dev);
     bool rises = level && !(io->lines & bit);
     io->lines = level ? io->lines | bit : io->lines & ~bit;
@@ -140,6 +180,7 @@ static void window_write(struct ioapic *io, uint32_t val)
     io->rte[n] = (rte & RTE_WRITABLE) | (old & RTE_REMOTE_IRR);
     if (!is_level(io->rte[n])) /* the way out for systems without the EOI register: to edge and back */
         io->rte[n] &= ~RTE_REMOTE_IRR;
+    route(io, n);
     level_check(io, n);
 }
 
@@ -168,20 +209,52 @@ static void ioapic_write(struct device *dev, unsigned region, uint64_t off, unsi
         eoi_locked(io, (uint8_t)val);
 }
 
+/* ---- the engine's registers ---- */
+
+static int chip_fetch(struct ioapic *io)
+{
+    struct irqchip_ioapic regs;
+    int r = chip_of(io)->ioapic_get(chip_of(io)->opaque, &regs);
+
+    if (r < 0)
+        return r;
+    io->select = regs.select;
+    io->id = regs.id;
+    io->lines = regs.lines;
+    memcpy(io->rte, regs.rte, sizeof(io->rte));
+    return 0;
+}
+
+static int chip_store(struct ioapic *io)
+{
+    struct irqchip_ioapic regs = {.id = io->id, .select = io->select, .lines = io->lines};
+
+    memcpy(regs.rte, io->rte, sizeof(regs.rte));
+    return chip_of(io)->ioapic_put(chip_of(io)->opaque, &regs);
+}
+
 static void ioapic_reset(struct device *dev)
 {
     struct ioapic *io = (struct ioapic *)dev;
 
+    if (is_whole(io))
+        (void)chip_fetch(io); /* its lines */
     io->select = 0;
     io->id = 0;
-    for (unsigned n = 0; n < IOAPIC_PINS; n++)
+    for (unsigned n = 0; n < IOAPIC_PINS; n++) {
         io->rte[n] = RTE_MASKED;
+        route(io, n);
+    }
+    if (is_whole(io) && chip_store(io) < 0)
+        log_error("ioapic: the engine does not take its registers");
 }
 
 static int ioapic_state(struct device *dev, struct stream *s)
 {
     struct ioapic *io = (struct ioapic *)dev;
 
+    if (is_whole(io) && !s->loading && !s->error)
+        s->error = chip_fetch(io);
     stream_section(s, "ioapic", 1);
     stream_u8(s, &io->select);
     stream_u32(s, &io->id);
@@ -191,6 +264,10 @@ static int ioapic_state(struct device *dev, struct stream *s)
         io->rte[n] &= RTE_WRITABLE | (is_level(io->rte[n]) ? RTE_REMOTE_IRR : 0);
     }
     io->id &= ID_WRITABLE;
+    for (unsigned n = 0; s->loading && n < IOAPIC_PINS; n++)
+        route(io, n);
+    if (is_whole(io) && s->loading && !s->error)
+        s->error = chip_store(io);
     return s->error;
 }
 

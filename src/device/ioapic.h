@@ -6,7 +6,7 @@
 #include "device/apic_bus.h"
 
 #define IOAPIC_BASE UINT64_C(0xfec00000)
-#define IOAPIC_PINS 24
+#define IOAPIC_PINS IRQCHIP_IOAPIC_PINS
 
 struct ioapic_conf {
     struct apic_bus *bus; /* the IOAPIC becomes the one that hears of EOIs there */

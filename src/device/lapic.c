@@ -5,6 +5,7 @@
 
 #include <errno.h>
 
+#include "base/log.h"
 #include "device/lapic_impl.h"
 
 #define LVT_RESET   ((uint32_t)LVT_MASKED)
@@ -56,6 +57,8 @@ static bool intr_pending(const struct lapic *l)
 /* On the owner's thread, which needs no kick to look at its pins. */
 void lapic_update(struct lapic *l)
 {
+    if (lapic_is_chip(l))
+        return;
     int in_service = highest(l->isr);
     uint8_t ppr = in_service >= 0 && CLASS(in_service) > CLASS(l->tpr) ? in_service & 0xf0 : l->tpr;
     _Atomic uint32_t *pins = &l->conf.port->pending;
@@ -107,6 +110,8 @@ static bool deliver(struct apic_cpu *cpu, const struct apic_msg *msg)
     struct lapic *l = CONTAINER_OF(cpu, struct lapic, cpu);
     struct vcpu_port *port = l->conf.port;
 
+    if (lapic_is_chip(l))
+        return lapic_chip_deliver(l, msg);
     switch (msg->mode) {
     case APIC_FIXED:
     case APIC_LOWEST:
@@ -174,6 +179,11 @@ void lapic_lint_check(struct lapic *l, unsigned n, bool rises)
 static void lint_set(void *opaque, unsigned n, bool level)
 {
     struct lapic *l = opaque;
+
+    if (lapic_is_chip(l)) {
+        lapic_chip_lint(l, n, level);
+        return;
+    }
     bool was = atomic_exchange(&l->lint[n], level);
 
     if (level)
@@ -294,10 +304,19 @@ void lapic_registers_reset(struct lapic *l)
     lapic_update(l);
 }
 
+/* A host that refuses its own values is broken; the guest will notice. */
+static void store(struct lapic *l)
+{
+    int r = lapic_is_chip(l) ? lapic_chip_store(l) : 0;
+    if (r < 0)
+        log_error("lapic %u: the engine does not take its registers: %s", l->conf.apic_id, strerror(-r));
+}
+
 void lapic_init_reset(struct device *dev)
 {
     device_lock(dev);
     lapic_registers_reset((struct lapic *)dev);
+    store((struct lapic *)dev);
     device_unlock(dev);
 }
 
@@ -311,6 +330,7 @@ void lapic_virtual_wire(struct device *dev)
     atomic_store(&l->lvt[LVT_LINT1], APIC_NMI << LVT_MODE_SHIFT);
     lapic_route(l);
     lapic_update(l);
+    store(l);
     device_unlock(dev);
 }
 
@@ -324,6 +344,7 @@ static void lapic_reset(struct device *dev)
         base &= ~APIC_BASE_ENABLE;
     atomic_store(&l->base, base);
     lapic_registers_reset(l);
+    store(l);
 }
 
 static void stream_atomic_u32(struct stream *s, _Atomic uint32_t *p)
@@ -343,8 +364,10 @@ static void stream_atomic_bool(struct stream *s, _Atomic bool *p)
 static int lapic_state(struct device *dev, struct stream *s)
 {
     struct lapic *l = (struct lapic *)dev;
-    uint64_t base = atomic_load(&l->base);
 
+    if (lapic_is_chip(l) && !s->loading && !s->error)
+        s->error = lapic_chip_fetch(l);
+    uint64_t base = atomic_load(&l->base);
     stream_section(s, "lapic", 1);
     stream_u64(s, &base);
     stream_u64(s, &l->icr);
@@ -379,6 +402,8 @@ static int lapic_state(struct device *dev, struct stream *s)
     lapic_timer_state(l, s);
     if (s->loading)
         lapic_update(l);
+    if (lapic_is_chip(l) && s->loading && !s->error)
+        s->error = lapic_chip_store(l);
     return s->error;
 }
 
@@ -394,7 +419,7 @@ static int lapic_open(struct device *dev, const void *conf, struct err *err)
                        APIC_BUS_MAX_CPUS);
     lapic_timer_init(l);
     l->conf.port->apic = l;
-    l->conf.port->apic_ops = &apic_ops;
+    l->conf.port->apic_ops = lapic_is_chip(l) ? &lapic_chip_ops : &apic_ops;
     return 0;
 }
 

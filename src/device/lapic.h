@@ -1,6 +1,9 @@
 /*
  * The local APIC of one vCPU (SDM Vol. 3A chapter 11): xAPIC in memory, x2APIC in MSRs, timer, IPIs, the pins LINT0 and LINT1.
  * Version 0x14, six LVT entries (no CMCI), EOI-broadcast suppression.
+ *
+ * Where the engine has local APICs itself (env->irqchip), reset, lapic_virtual_wire() and state() are the engine's registers' too: state() takes
+ * them from there and puts them there, in the same format. All vCPUs stand meanwhile.
  */
 #ifndef DEVICE_LAPIC_H
 #define DEVICE_LAPIC_H

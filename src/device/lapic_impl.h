@@ -1,5 +1,6 @@
 /*
- * The local APIC's inside, shared by lapic.c (interrupts), lapic_regs.c (registers and MSRs) and lapic_timer.c.
+ * The local APIC's inside, shared by lapic.c (interrupts), lapic_regs.c (registers and MSRs), lapic_timer.c and, where the engine has the
+ * local APIC itself, lapic_chip.c.
  *
  * Threads. A local APIC is owned by its vCPU's thread: only that thread writes its registers, acknowledges and ends interrupts.
  * From other threads come deliveries, which set bits in irr, tmr, errors and lint (atomic), read what they need to know
@@ -113,6 +114,7 @@ int lapic_msr_write(void *apic, uint32_t msr, uint64_t val) MUST_CHECK;
 void lapic_sanitize(struct lapic *l); /* after a load: no bit that no write could have set */
 bool lapic_base_valid(const struct lapic *l, uint64_t base);
 int lapic_map(struct lapic *l, uint64_t base) MUST_CHECK; /* puts the register page where `base` says */
+uint32_t lapic_x2apic_ldr(const struct lapic *l);
 
 /* lapic_timer.c */
 void lapic_timer_init(struct lapic *l);
@@ -126,6 +128,21 @@ uint32_t lapic_timer_current(struct lapic *l);
 uint64_t lapic_timer_deadline(struct lapic *l);
 void lapic_timer_tsc_moved(void *apic);
 void lapic_timer_state(struct lapic *l, struct stream *s);
+/* Registers of an engine's timer, as they are now; after the LVT entries. */
+void lapic_timer_load(struct lapic *l, uint32_t initial, uint32_t left, uint8_t divide, uint64_t deadline);
+
+/* lapic_chip.c: the engine's registers to here, and back */
+int lapic_chip_fetch(struct lapic *l) MUST_CHECK;
+int lapic_chip_store(struct lapic *l) MUST_CHECK;
+void lapic_chip_lint(struct lapic *l, unsigned n, bool level);        /* any thread */
+bool lapic_chip_deliver(struct lapic *l, const struct apic_msg *msg); /* any thread */
+extern const struct vcpu_apic_ops lapic_chip_ops;
+
+/* The engine has this local APIC itself. */
+static inline bool lapic_is_chip(const struct lapic *l)
+{
+    return l->dev.env->irqchip;
+}
 
 static inline bool lapic_enabled(const struct lapic *l)
 {

@@ -264,6 +264,11 @@ void lapic_mmio_write(struct device *dev, unsigned region, uint64_t off, unsigne
 
 /* ---- x2APIC: MSRs (SDM Vol. 3A 11.12.1) ---- */
 
+uint32_t lapic_x2apic_ldr(const struct lapic *l)
+{
+    return (l->conf.apic_id & 0xffff0) << 12 | 1u << (l->conf.apic_id & 15);
+}
+
 static int x2apic_read(struct lapic *l, unsigned reg, uint64_t *val)
 {
     uint32_t low;
@@ -273,7 +278,7 @@ static int x2apic_read(struct lapic *l, unsigned reg, uint64_t *val)
         *val = l->conf.apic_id;
         return 0;
     case REG_LDR:
-        *val = (l->conf.apic_id & 0xffff0) << 12 | 1u << (l->conf.apic_id & 15);
+        *val = lapic_x2apic_ldr(l);
         return 0;
     case REG_ICR:
         *val = l->icr;
@@ -358,7 +363,7 @@ int lapic_map(struct lapic *l, uint64_t base)
 {
     uint64_t at = base & ~(PAGE - 1);
 
-    if (!(base & APIC_BASE_ENABLE) || (base & APIC_BASE_X2APIC))
+    if (!(base & APIC_BASE_ENABLE) || (base & APIC_BASE_X2APIC) || lapic_is_chip(l))
         at = LAPIC_UNMAPPED;
     if (at == l->mapped)
         return 0;

@@ -90,9 +90,11 @@ static void check_count(struct lapic *l, bool periodic)
     vtimer_set(&t->vtimer, periodic && next < earliest ? earliest : next);
 }
 
-/* Fires what is due and sets the vtimer for what is not. With timer.lock held. */
+/* Fires what is due and sets the vtimer for what is not. With timer.lock held. An engine's own timer does that there. */
 static void check(struct lapic *l)
 {
+    if (lapic_is_chip(l))
+        return;
     switch (mode(l)) {
     case TSC_DEADLINE:
         check_deadline(l);
@@ -235,6 +237,19 @@ void lapic_timer_reset(struct lapic *l)
     t->last_fire = -MIN_PERIOD_NS;
     t->deadline = 0;
     vtimer_cancel(&t->vtimer);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void lapic_timer_load(struct lapic *l, uint32_t initial, uint32_t left, uint8_t divide, uint64_t deadline)
+{
+    struct lapic_timer *t = &l->timer;
+
+    pthread_mutex_lock(&t->lock);
+    t->initial = initial;
+    t->divide = divide;
+    t->running = left && left <= initial;
+    t->start = t->running ? now(l) - ((int64_t)(initial - left) << shift(t)) : now(l);
+    t->deadline = deadline;
     pthread_mutex_unlock(&t->lock);
 }
 

@@ -10,6 +10,8 @@
  */
 #include "device/pic.h"
 
+#include "base/log.h"
+
 #define CASCADE  2
 #define SPURIOUS 7
 
@@ -90,9 +92,17 @@ static void set_input(struct chip *c, unsigned n, bool level)
     c->lines = level ? c->lines | bit : c->lines & ~bit;
 }
 
+/* The engine has the PICs itself, and this is their way to reset and saved state. */
+static bool is_whole(const struct pic *pic)
+{
+    return pic->dev.env->irqchip && pic->dev.env->irqchip->whole;
+}
+
 /* Carries a change of either chip to the outputs. */
 static void update(struct pic *pic)
 {
+    if (is_whole(pic))
+        return;
     set_input(&pic->chip[0], CASCADE, request(&pic->chip[1], false) >= 0);
     irq_set(&pic->conf.intr, request(&pic->chip[0], true) >= 0);
 }
@@ -141,6 +151,10 @@ static void line_set(void *opaque, unsigned n, bool level)
 {
     struct pic *pic = opaque;
 
+    if (is_whole(pic)) {
+        pic->dev.env->irqchip->pic_line(pic->dev.env->irqchip->opaque, n, level);
+        return;
+    }
     device_lock(&pic->dev);
     set_input(&pic->chip[n >> 3], n & 7, level);
     update(pic);
@@ -296,13 +310,78 @@ static void pic_write(struct device *dev, unsigned region, uint64_t off, unsigne
     update(pic);
 }
 
+/* ---- the engine's registers ---- */
+
+static int chip_fetch(struct pic *pic)
+{
+    const struct irqchip *chip = pic->dev.env->irqchip;
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct irqchip_pic r;
+        int error = chip->pic_get(chip->opaque, i == 1, &r);
+        if (error < 0)
+            return error;
+        pic->chip[i] = (struct chip){
+            .lines = r.lines,
+            .irr = r.irr,
+            .imr = r.imr,
+            .isr = r.isr,
+            .elcr = r.elcr,
+            .highest = r.highest,
+            .base = r.base,
+            .icw1 = (uint8_t)(ICW1_INIT | (r.ic4 ? ICW1_IC4 : 0)),
+            .icw4 = (uint8_t)((r.aeoi ? ICW4_AEOI : 0) | (r.sfnm ? ICW4_SFNM : 0)),
+            .step = r.step,
+            .special_mask = r.special_mask,
+            .rotate_on_aeoi = r.rotate_on_aeoi,
+            .read_isr = r.read_isr,
+            .poll = r.poll,
+        };
+    }
+    return 0;
+}
+
+static int chip_store(const struct pic *pic)
+{
+    const struct irqchip *chip = pic->dev.env->irqchip;
+
+    for (unsigned i = 0; i < 2; i++) {
+        const struct chip *c = &pic->chip[i];
+        const struct irqchip_pic r = {
+            .lines = c->lines,
+            .irr = c->irr,
+            .imr = c->imr,
+            .isr = c->isr,
+            .elcr = c->elcr,
+            .highest = c->highest,
+            .base = c->base,
+            .step = c->step,
+            .read_isr = c->read_isr,
+            .poll = c->poll,
+            .special_mask = c->special_mask,
+            .rotate_on_aeoi = c->rotate_on_aeoi,
+            .aeoi = c->icw4 & ICW4_AEOI,
+            .sfnm = c->icw4 & ICW4_SFNM,
+            .ic4 = c->icw1 & ICW1_IC4,
+        };
+        int error = chip->pic_put(chip->opaque, i == 1, &r);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
 static void pic_reset(struct device *dev)
 {
     struct pic *pic = (struct pic *)dev;
 
+    if (is_whole(pic))
+        (void)chip_fetch(pic);       /* its lines */
     for (unsigned i = 0; i < 2; i++) /* whoever drives an input goes on doing so */
         pic->chip[i] = (struct chip){.lines = pic->chip[i].lines};
     update(pic);
+    if (is_whole(pic) && chip_store(pic) < 0)
+        log_error("pic: the engine does not take its registers");
 }
 
 static void chip_state(struct chip *c, unsigned which, struct stream *s)
@@ -331,11 +410,15 @@ static int pic_state(struct device *dev, struct stream *s)
 {
     struct pic *pic = (struct pic *)dev;
 
+    if (is_whole(pic) && !s->loading && !s->error)
+        s->error = chip_fetch(pic);
     stream_section(s, "pic", 1);
     for (unsigned i = 0; i < 2; i++)
         chip_state(&pic->chip[i], i, s);
     if (s->loading)
         update(pic);
+    if (is_whole(pic) && s->loading && !s->error)
+        s->error = chip_store(pic);
     return s->error;
 }
 

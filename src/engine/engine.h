@@ -10,6 +10,8 @@
 #include "base/err.h"
 #include "core/bus.h"
 #include "core/clock.h"
+#include "core/doorbell.h"
+#include "core/irqchip.h"
 #include "core/ram.h"
 #include "core/vcpu_port.h"
 #include "x86/cpuid.h"
@@ -43,6 +45,8 @@ enum engine_exit {
     X(WINDOW, "interrupt_window") \
     X(DEBUG, "debug")             \
     X(EVENT, "system_event")      \
+    X(EOI, "eoi")                 \
+    X(DIRTY_RING, "dirty_ring")   \
     X(SHUTDOWN, "shutdown")
 
 #define ENGINE_EXIT_ENUM(name, text) ENGINE_EXIT_##name,
@@ -178,6 +182,14 @@ struct engine_trace {
     void (*failure)(void *opaque, const char *lines);
 };
 
+/* Where the interrupt controllers are; all but the first is for engines that have such.. */
+enum engine_irqchip {
+    ENGINE_IRQCHIP_USER,   /* the machine's devices */
+    ENGINE_IRQCHIP_AUTO,   /* as the engine likes best */
+    ENGINE_IRQCHIP_SPLIT,  /* the engine has the local APICs */
+    ENGINE_IRQCHIP_KERNEL, /* and IOAPIC and PICs */
+};
+
 /* What the vCPUs of a VM share. */
 struct engine_conf {
     struct ram *ram;
@@ -187,6 +199,9 @@ struct engine_conf {
     uint64_t tsc_hz;                  /* what the guest's TSC is to count at; 0: as the engine has it */
     uint64_t code_cache;              /* bytes of translated code, all vCPUs together; 0: as the engine likes */
     struct lockstep *lockstep;        /* engine/lockstep/lockstep.h; for the engine of that name alone */
+    enum engine_irqchip irqchip;
+    unsigned
+        dirty_ring; /* dirty pages a vCPU may write ahead of dirty_read(), in a ring, where the engine has such; 0: in a bitmap */
 };
 
 #define ENGINE_CODE_CACHE_LEAST (1 * MIB)
@@ -212,6 +227,25 @@ struct engine_type {
      * count at the one that is asked for, open() fails.
      */
     uint64_t (*tsc_hz)(const struct engine *engine);
+    /*
+     * Its own interrupt controllers, or NULL: the machine's. Then the function itself may be NULL too. Where it has some, HLT, INIT and start-up IPIs
+     * are its own affair: run() comes back for PIN_KICK alone, and x86_state.activity is what it says.
+     */
+    const struct irqchip *(*irqchip)(struct engine *engine);
+    const struct doorbells *(*doorbells)(struct engine *engine); /* or NULL, or returns that */
+    /*
+     * Read-only memory beside RAM: the guest reads the host's from there and runs code in it, and its writes are the bus's. Whole pages, outside RAM;
+     * `host` outlives the engine. NULL: the engine knows RAM alone.
+     */
+    int (*rom)(struct engine *engine, uint64_t gpa, const void *host, uint64_t size, struct err *err);
+    /*
+     * Which pages of RAM vCPUs write, for who copies RAM while they run. From start to stop, read adds to `bits` those that have been written since the
+     * start or the last read: bit n is page n of the RAM's file. What devices write they tell themselves (ram.written). Any thread, one at a time. NULL:
+     * the engine cannot tell.
+     */
+    int (*dirty_start)(struct engine *engine, struct err *err);
+    int (*dirty_read)(struct engine *engine, uint64_t *bits);
+    void (*dirty_stop)(struct engine *engine);
     int (*vcpu_open)(struct engine *engine, const struct engine_vcpu_conf *conf, struct engine_vcpu **vcpu,
                      struct err *err);
     void (*vcpu_close)(struct engine_vcpu *vcpu);

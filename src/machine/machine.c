@@ -142,6 +142,7 @@ int machine_open(struct machine **out, const struct machine_conf *conf, struct e
         .tsc_hz = conf->load ? conf->load->head.tsc_hz : 0,
         .timeout_ns = conf->timeout_ns,
         .crystal_hz = LAPIC_TIMER_HZ,
+        .irqchip = conf->irqchip,
     };
     r = vm_open(&m->vm, &vm_conf, err);
     if (r < 0)

@@ -47,10 +47,11 @@ struct machine_conf {
     enum x86_cpu_model cpu; /* what the guest finds; 0: the most that engine and host can do */
     uint64_t code_cache; /* bytes of translated code, ENGINE_CODE_CACHE_LEAST to _MOST, or 0: the engine's own idea */
     bool profile;        /* as in struct engine_conf */
-    bool debug_exit;     /* port 0xf4 ends the VM with status (v << 1) | 1 */
-    bool no_reboot;      /* a reset ends the VM */
-    int64_t timeout_ns;  /* 0: none */
-    const char *name;    /* the VM's, or NULL; the caller's, as long as the machine is there */
+    enum engine_irqchip irqchip;
+    bool debug_exit;    /* port 0xf4 ends the VM with status (v << 1) | 1 */
+    bool no_reboot;     /* a reset ends the VM */
+    int64_t timeout_ns; /* 0: none */
+    const char *name;   /* the VM's, or NULL; the caller's, as long as the machine is there */
     const struct machine_attach *attach;
     unsigned n_attach;
     bool bare; /* without the devices that every machine has unless it is said otherwise: random numbers, balloon */

@@ -123,6 +123,7 @@ static int open_lapics(struct board *b, struct err *err)
 /* The way from a wire to a vCPU, from its end: each stage is there before the one that drives it. */
 static int open_interrupts(struct board *b, struct err *err)
 {
+    b->apic_bus.chip = b->vm->env.irqchip;
     int r = open_lapics(b, err);
 
     if (r == 0)

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "core/pci_msix.h"
+#include "virtio/virtio_doorbell.h"
 #include "virtio/virtq_impl.h"
 
 #define VENDOR_ID      0x1af4
@@ -52,7 +53,8 @@ struct virtio_pci {
     struct pci_func func;
     struct pci_msix msix;
     struct virtio *v;
-    unsigned cfg_cap; /* VIRTIO_PCI_CAP_PCI_CFG's offset in configuration space */
+    struct virtio_doorbell *bells; /* or NULL */
+    unsigned cfg_cap;              /* VIRTIO_PCI_CAP_PCI_CFG's offset in configuration space */
 
     _Atomic uint32_t device_feature_select, driver_feature_select;
     _Atomic uint16_t queue_select, config_vector;
@@ -354,6 +356,15 @@ static void bar_write(void *opaque, unsigned region, uint64_t off, unsigned len,
     }
 }
 
+/* The notification addresses go with the BAR. */
+static void bar_moved(struct pci_func *func, unsigned n, bool mapped)
+{
+    struct virtio_pci *p = func->opaque;
+
+    if (n == BAR)
+        virtio_doorbell_place(p->bells, func->bars[n].region.base + PAGE_NOTIFY * BAR_PAGE, NOTIFY_STEP, mapped);
+}
+
 /* ---- configuration space ---- */
 
 /* Where the window of VIRTIO_PCI_CAP_PCI_CFG points (4.1.4.9): aligned, within the BAR, 1, 2 or 4 bytes. */
@@ -488,6 +499,7 @@ static int virtio_pci_open(struct device *dev, const void *conf, struct err *err
     pci_func_set_bar(&p->func, BAR, PCI_BAR_MEM64, &bar);
     p->func.written = config_written;
     p->func.reading = config_reading;
+    p->func.moved = bar_moved;
     p->func.opaque = p;
     int r = virtio_open(&p->v, type, c->conf, dev, &transport, c->io, c->name, err);
     if (r < 0)
@@ -497,12 +509,14 @@ static int virtio_pci_open(struct device *dev, const void *conf, struct err *err
         err_set(err, r, "%s: PCI capabilities: %s", c->name, strerror(-r));
         goto close;
     }
+    p->bells = virtio_doorbell_open(p->v);
     r = pci_add(dev->env->pci, &p->func, c->devfn, err);
     if (r < 0)
         goto fini_msix;
     return 0;
 
 fini_msix:
+    virtio_doorbell_close(p->bells);
     pci_msix_fini(&p->msix);
 close:
     virtio_close(p->v);
@@ -515,6 +529,7 @@ static void virtio_pci_close(struct device *dev)
     struct virtio_pci *p = (struct virtio_pci *)dev;
 
     pci_remove(&p->func);
+    virtio_doorbell_close(p->bells);
     virtio_close(p->v);
     pci_msix_fini(&p->msix);
 }

@@ -42,6 +42,7 @@ int vcpu_open(struct vcpu **out, struct vm *vm, unsigned index, struct err *err)
     if (!vcpu)
         return err_set(err, -ENOMEM, "vCPU %u: out of memory", index);
     vcpu->vm = vm;
+    vcpu->whole = vm->env.irqchip != NULL;
     vcpu->index = index;
     bus_init(&vcpu->mmio, &vm->mmio);
     pvclock_join(&vm->pvclock, &vcpu->pvclock, &vcpu->port);
@@ -107,7 +108,8 @@ void vcpu_close(struct vcpu *vcpu)
 void vcpu_get_state(struct vcpu *vcpu, struct x86_state *st)
 {
     vcpu->vm->conf.engine->get(vcpu->engine_vcpu, st);
-    st->activity = vcpu->activity;
+    if (!vcpu->whole)
+        st->activity = vcpu->activity;
 }
 
 /* What a halted vCPU wakes for: an interrupt only where it may be taken. */
@@ -162,8 +164,10 @@ static void answer_pins(struct vcpu *vcpu)
             vcpu->lapic_init(vcpu->lapic);
         vcpu_set_state(vcpu, &st);
     }
-    if ((pins & PIN_SIPI) && vcpu->activity == X86_WAIT_SIPI) {
+    if (pins & PIN_SIPI) {
         vcpu_get_state(vcpu, &st);
+        if (st.activity != X86_WAIT_SIPI)
+            return;
         x86_state_sipi(&st, atomic_load(&vcpu->port.sipi_vector));
         vcpu_set_state(vcpu, &st);
     }
@@ -247,7 +251,9 @@ static void *vcpu_thread(void *opaque)
 
     while (stand_while_held(vcpu)) {
         answer_pins(vcpu);
-        if (vcpu->activity == X86_WAIT_SIPI) {
+        if (vcpu->whole) {
+            run(vcpu);
+        } else if (vcpu->activity == X86_WAIT_SIPI) {
             vcpu_sleep(vcpu, 0);
         } else if (vcpu->activity == X86_HALTED && !(atomic_load(&vcpu->port.pending) & vcpu->wake_pins)) {
             vcpu_sleep(vcpu, vcpu->wake_pins);

@@ -23,8 +23,9 @@ struct vcpu {
     struct bus mmio;             /* its local APIC, then the VM's */
     struct x86_cpuid cpuid;
     struct engine_vcpu *engine_vcpu;
+    bool whole; /* the engine has its local APIC too: halting, INIT and start-up IPIs are not this thread's */
     struct engine_stats stats;
-    int64_t run_ns;    /* host time inside engine->run() */
+    int64_t run_ns;    /* host time inside engine->run(); where `whole`, halted too */
     int64_t halted_ns; /* host time waiting in HLT or for SIPI */
 
     /* Set by the machine: what INIT does to the local APIC. */

@@ -65,10 +65,16 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
                                             .profile = conf->profile,
                                             .tsc_hz = conf->tsc_hz,
                                             .lockstep = conf->lockstep,
+                                            .irqchip = conf->irqchip,
                                             .trace = conf->trace};
     r = ram_open(&vm->ram, conf->ram_size, conf->ram_low_max, err);
     if (r < 0)
         goto fail;
+    if (!conf->engine->irqchip && conf->irqchip > ENGINE_IRQCHIP_AUTO) {
+        r = err_set(err, -EINVAL, "engine '%s' has no interrupt controllers of its own: --irqchip must be user",
+                    conf->engine->name);
+        goto fail;
+    }
     r = conf->engine->open(&vm->engine, &engine_conf, err);
     if (r < 0) {
         r = host_cannot(r);
@@ -78,6 +84,10 @@ int vm_open(struct vm *vm, const struct vm_conf *conf, struct err *err)
         vm->clock.tsc_hz = conf->tsc_hz;
     else if (conf->engine->tsc_hz)
         vm->clock.tsc_hz = conf->engine->tsc_hz(vm->engine);
+    if (conf->engine->irqchip)
+        vm->env.irqchip = conf->engine->irqchip(vm->engine);
+    if (conf->engine->doorbells)
+        vm->env.doorbells = conf->engine->doorbells(vm->engine);
     for (unsigned i = 0; i < conf->n_vcpus; i++) {
         r = vcpu_open(&vm->vcpus[i], vm, i, err);
         if (r < 0) {

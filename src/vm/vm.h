@@ -45,6 +45,7 @@ struct vm_conf {
     uint64_t tsc_hz;     /* what a loaded guest's TSC counts at; 0: the engine's own */
     int64_t timeout_ns;  /* 0: none */
     uint64_t crystal_hz; /* of the local APIC timer, for CPUID */
+    enum engine_irqchip irqchip;
 };
 
 /* Who hears on the loop's thread that vCPUs have stopped for it (vcpu->debug_stopped); they stand, and the others soon will. */

@@ -13,6 +13,8 @@ static int probe(uint64_t *rate, struct err *err)
 static void engine_close(struct engine *e)
 {
     kvm_vm_close(e);
+    pthread_mutex_destroy(&e->dirty_lock);
+    pthread_mutex_destroy(&e->irq_lock);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }
@@ -29,9 +31,11 @@ static int engine_open(struct engine **out, const struct engine_conf *conf, stru
     e->tsc_hz = conf->tsc_hz;
     e->kvm = e->vm = -1;
     pthread_mutex_init(&e->lock, NULL);
+    pthread_mutex_init(&e->irq_lock, NULL);
+    pthread_mutex_init(&e->dirty_lock, NULL);
     int r = kvm_run_open_signal(err);
     if (r == 0)
-        r = kvm_vm_open(e, err);
+        r = kvm_vm_open(e, conf, err);
     if (r < 0) {
         engine_close(e);
         return r;
@@ -45,8 +49,19 @@ static uint64_t tsc_hz(const struct engine *e)
     return e->tsc_hz;
 }
 
+static const struct irqchip *irqchip(struct engine *e)
+{
+    return e->has_lapics ? &e->irqchip : NULL;
+}
+
+static const struct doorbells *doorbells(struct engine *e)
+{
+    return e->doorbells.set ? &e->doorbells : NULL;
+}
+
 static void vcpu_close(struct engine_vcpu *v)
 {
+    kvm_memory_unmap_ring(v);
     if (v->run != MAP_FAILED)
         munmap(v->run, v->engine->run_size);
     free(v);
@@ -59,10 +74,12 @@ static int vcpu_open(struct engine *e, const struct engine_vcpu_conf *conf, stru
 
     if (!v)
         return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
-    *v = (struct engine_vcpu){.engine = e, .conf = *conf, .fd = e->vcpus[conf->index]};
+    *v = (struct engine_vcpu){.engine = e, .conf = *conf, .fd = e->vcpus[conf->index], .ring = MAP_FAILED};
     v->run = mmap(NULL, e->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
     int r = v->run == MAP_FAILED ? err_set(err, -errno, "vCPU %u: its struct kvm_run: %s", conf->index, strerror(errno))
                                  : 0;
+    if (r == 0)
+        r = kvm_memory_map_ring(v, err);
     if (r == 0)
         r = kvm_cpuid_set(v, err);
     if (r < 0) {
@@ -86,6 +103,12 @@ const struct engine_type kvm_engine = {
     .open = engine_open,
     .close = engine_close,
     .tsc_hz = tsc_hz,
+    .irqchip = irqchip,
+    .doorbells = doorbells,
+    .rom = kvm_memory_rom,
+    .dirty_start = kvm_memory_dirty_start,
+    .dirty_read = kvm_memory_dirty_read,
+    .dirty_stop = kvm_memory_dirty_stop,
     .vcpu_open = vcpu_open,
     .vcpu_close = vcpu_close,
     .cpuid = kvm_cpuid_shown,

@@ -2,8 +2,10 @@
  * The KVM engine's inside: a VM of the host's KVM, its vCPUs, and what the engine's parts offer one another.
  *
  *   kvm.c        engine_type: life, kicks
- *   kvm_vm.c     the VM: what is asked of the host's KVM, memory slots, which MSRs the kernel keeps
+ *   kvm_vm.c     the VM: what is asked of the host's KVM, which MSRs the kernel keeps
+ *   kvm_memory.c memory slots, and which pages the guest has written
  *   kvm_cpuid.c  the guest's CPUID: the machine's, less what this host cannot do
+ *   kvm_irq.c    the kernel's interrupt controllers, eventfds for interrupts and doorbells
  *   kvm_run.c    into the guest and back: interrupts on the way in, kicks, the end of a run
  *   kvm_exit.c   the table of exits, a small handler each
  *   kvm_state.c  struct x86_state from and to the kernel's structures
@@ -11,8 +13,10 @@
  *   kvm_debug.c  what a debugger outside the guest asks for
  *   kvm_report.c what is said when KVM cannot go on
  *
- * The interrupt controllers are the machine's own devices, as for every engine: HLT, MSRs of the local APIC and its page are exits, and
- * vectors go in by KVM_INTERRUPT. So what INIT, SIPI, pausing and resetting do is in vm/vcpu.c.
+ * Interrupt controllers are in the kernel: the local APICs ("split", the default where it is offered) or all of them. Then HLT, IPIs, INIT and EOI
+ * are no exits but for the EOI of a level-triggered interrupt, and of the pins PIN_INTR is the PICs' alone, where they are not in the kernel.
+ * Or they are the machine's own devices, as for every engine: HLT, MSRs of the local APIC and its page are exits, vectors go in by
+ * KVM_INTERRUPT, and what INIT and SIPI do is in vm/vcpu.c. Pausing and resetting are there in both cases.
  *
  * Threads: as engine.h says; kvm_kick() from any. What the vCPUs share is in struct engine: constant after open(), or under its lock.
  */
@@ -36,11 +40,27 @@ struct engine {
     uint64_t arch_capabilities; /* flaws that this host's CPUs do not have, as IA32_ARCH_CAPABILITIES names them */
     uint64_t tsc_hz;            /* the guest's TSC */
     bool has_tsc_offset;        /* a TSC can be set exactly */
+    bool has_lapics;            /* in the kernel; then irqchip is set */
+    bool any_length;            /* doorbells take writes of any */
+    struct irqchip irqchip;
+    struct doorbells doorbells; /* .set NULL: none */
 
     pthread_mutex_t lock; /* of what follows */
     bool timed;           /* base and clock_offset are set */
     uint64_t tsc_base;    /* KVM's TSC offset of a vCPU whose TSC is clock_tsc() */
     int64_t clock_offset; /* clock->offset that tsc_base is right for */
+
+    pthread_mutex_t irq_lock; /* of what follows: see kvm_irq.c */
+    unsigned n_inputs;        /* as many as there can be */
+    struct kvm_irq_routing_entry *inputs;
+    bool *wired;
+
+    unsigned n_roms;
+    unsigned ring_entries;      /* of each vCPU's ring of dirty pages; 0: there are none */
+    bool manual_clear;          /* of the kernel's bitmaps */
+    pthread_mutex_t dirty_lock; /* of what follows: see kvm_memory.c */
+    uint64_t *dirty;            /* from rings, not yet read; NULL: nobody wants to know */
+    struct engine_vcpu *ringed; /* those that have one */
 };
 
 struct engine_vcpu {
@@ -51,6 +71,10 @@ struct engine_vcpu {
     struct x86_state st; /* registers that the kernel does not keep: MTRRs and the like; the rest is stale */
     enum engine_exit exit;
     enum engine_exit_reason reason; /* of the exit that is being handled, as it was counted last */
+
+    struct kvm_dirty_gfn *ring; /* or MAP_FAILED */
+    uint32_t ring_at;
+    struct engine_vcpu *next_ringed;
 
     /* Kicks: see kvm_run.c. */
     _Atomic bool inside; /* about to be in KVM_RUN, or in it */
@@ -81,7 +105,7 @@ struct engine_vcpu {
 /* ioctl() on the device's, VM's or a vCPU's descriptor that must not fail; -errno, and a message that names `call` and what it is for. */
 int kvm_vm_ioctl(int fd, unsigned long request, const char *call, const void *arg, struct err *err) MUST_CHECK;
 
-int kvm_vm_open(struct engine *e, struct err *err) MUST_CHECK;
+int kvm_vm_open(struct engine *e, const struct engine_conf *conf, struct err *err) MUST_CHECK;
 void kvm_vm_close(struct engine *e);
 
 /* ---- kvm_cpuid.c ---- */
@@ -100,6 +124,28 @@ int kvm_cpuid_set(struct engine_vcpu *v, struct err *err) MUST_CHECK;
 
 /* engine_type.cpuid */
 void kvm_cpuid_shown(struct engine_vcpu *v, uint32_t leaf, uint32_t subleaf, struct x86_cpuid_regs *r);
+
+/* ---- kvm_memory.c ---- */
+
+int kvm_memory_open(struct engine *e, struct err *err) MUST_CHECK;
+/* As struct engine_type has them. */
+int kvm_memory_rom(struct engine *e, uint64_t gpa, const void *host, uint64_t size, struct err *err) MUST_CHECK;
+int kvm_memory_dirty_start(struct engine *e, struct err *err) MUST_CHECK;
+int kvm_memory_dirty_read(struct engine *e, uint64_t *bits) MUST_CHECK;
+void kvm_memory_dirty_stop(struct engine *e);
+
+/* Before the vCPUs; none where `entries` is 0 or the host has none. */
+int kvm_memory_open_rings(struct engine *e, unsigned entries, struct err *err) MUST_CHECK;
+int kvm_memory_map_ring(struct engine_vcpu *v, struct err *err) MUST_CHECK;
+void kvm_memory_unmap_ring(struct engine_vcpu *v);
+/* On the vCPU's thread. */
+void kvm_memory_ring_full(struct engine_vcpu *v);
+
+/* ---- kvm_irq.c ---- */
+
+/* After the VM, before its vCPUs. */
+int kvm_irq_open(struct engine *e, enum engine_irqchip which, struct err *err) MUST_CHECK;
+void kvm_irq_close(struct engine *e);
 
 /* ---- kvm_run.c ---- */
 

@@ -24,7 +24,7 @@ enum { EAX, EBX, ECX, EDX };
 
 /*
  * The registers that hold feature bits; of them the guest has those that the host has, and those in `ours`, which are not KVM's but the machine's.
- * `never`: the local APIC's timer follows the VM's clock, which the TSC that the CPU counts would drift away from.
+ * `never`, unless the kernel has the local APIC: the machine's timer follows the VM's clock, which the TSC that the CPU counts would drift away from.
  */
 static const struct {
     uint32_t leaf, subleaf;
@@ -108,7 +108,9 @@ static void mask(const struct engine *e, struct kvm_cpuid_entry2 *entry, char mi
         if (masked[i].leaf != entry->function || masked[i].subleaf != entry->index)
             continue;
         uint32_t *reg = regs[masked[i].reg];
-        uint32_t can = (of_host(e, entry->function, entry->index, masked[i].reg) | masked[i].ours) & ~masked[i].never;
+        uint32_t can = of_host(e, entry->function, entry->index, masked[i].reg) | masked[i].ours;
+        /* Of the kernel's local APIC KVM does not tell among what it supports. */
+        can = e->has_lapics ? can | masked[i].never : can & ~masked[i].never;
         x86_cpuid_name_bits(entry->function, entry->index, (unsigned)masked[i].reg, *reg & ~can, missing, MISSING_SIZE);
         *reg &= can;
     }

@@ -59,10 +59,12 @@ static bool on_mmio(struct engine_vcpu *v)
 }
 
 /* The kernel asks for MSRs that it does not keep, and those of the local APIC. What it keeps and has refused is refused. */
-static bool asks_for(const struct kvm_run *run)
+static bool asks_for(const struct engine_vcpu *v)
 {
+    const struct kvm_run *run = v->run;
+
     return run->msr.reason == KVM_MSR_EXIT_REASON_FILTER ||
-           (run->msr.index >= MSR_X2APIC && run->msr.index <= MSR_X2APIC_LAST);
+           (!v->engine->has_lapics && run->msr.index >= MSR_X2APIC && run->msr.index <= MSR_X2APIC_LAST);
 }
 
 static struct msr_env msr_env(struct engine_vcpu *v)
@@ -78,7 +80,7 @@ static bool on_rdmsr(struct engine_vcpu *v)
 
     kvm_exit_count(v, ENGINE_EXIT_MSR_READ, run->msr.index);
     v->unfinished = true;
-    run->msr.error = !asks_for(run) || msr_read(&env, run->msr.index, &val) < 0;
+    run->msr.error = !asks_for(v) || msr_read(&env, run->msr.index, &val) < 0;
     /* Guest code runs on the host's CPU: it is free of the flaws that this is free of. */
     run->msr.data = run->msr.index == MSR_ARCH_CAPABILITIES ? val & v->engine->arch_capabilities : val;
     return false;
@@ -91,7 +93,7 @@ static bool on_wrmsr(struct engine_vcpu *v)
 
     kvm_exit_count(v, ENGINE_EXIT_MSR_WRITE, run->msr.index);
     v->unfinished = true;
-    run->msr.error = !asks_for(run) || msr_write(&env, run->msr.index, run->msr.data) < 0;
+    run->msr.error = !asks_for(v) || msr_write(&env, run->msr.index, run->msr.data) < 0;
     return false;
 }
 
@@ -100,6 +102,24 @@ static bool on_hlt(struct engine_vcpu *v)
 {
     kvm_exit_count(v, ENGINE_EXIT_HLT, 0);
     v->halted = true;
+    return false;
+}
+
+/* A local APIC in the kernel tells the IOAPIC that a level has been served. */
+static bool on_eoi(struct engine_vcpu *v)
+{
+    const struct vcpu_port *port = v->conf.port;
+
+    kvm_exit_count(v, ENGINE_EXIT_EOI, v->run->eoi.vector);
+    if (port->apic_ops && port->apic_ops->eoi)
+        port->apic_ops->eoi(port->apic, v->run->eoi.vector);
+    return false;
+}
+
+static bool on_ring_full(struct engine_vcpu *v)
+{
+    kvm_exit_count(v, ENGINE_EXIT_DIRTY_RING, 0);
+    kvm_memory_ring_full(v);
     return false;
 }
 
@@ -217,7 +237,9 @@ static bool (*const handlers[])(struct engine_vcpu *v) = {
     [KVM_EXIT_INTR] = on_intr,
     [KVM_EXIT_SET_TPR] = on_tpr,
     [KVM_EXIT_INTERNAL_ERROR] = on_internal_error,
+    [KVM_EXIT_IOAPIC_EOI] = on_eoi,
     [KVM_EXIT_SYSTEM_EVENT] = on_system_event,
+    [KVM_EXIT_DIRTY_RING_FULL] = on_ring_full,
     [KVM_EXIT_X86_RDMSR] = on_rdmsr,
     [KVM_EXIT_X86_WRMSR] = on_wrmsr,
 };

@@ -126,12 +126,14 @@ static void take_cr8(struct engine_vcpu *v, uint64_t before)
 /* KVM_RUN once: 0, or errno. */
 static int enter(struct engine_vcpu *v)
 {
-    put_cr8(v);
+    if (!v->engine->has_lapics)
+        put_cr8(v);
     uint64_t cr8 = v->run->cr8;
     atomic_store(&v->inside, true);
     int error = ioctl(v->fd, KVM_RUN, 0UL) < 0 ? errno : 0;
     atomic_store(&v->inside, false);
-    take_cr8(v, cr8);
+    if (!v->engine->has_lapics)
+        take_cr8(v, cr8);
     v->unfinished = false;
     v->ready = v->run->ready_for_interrupt_injection;
     return error;

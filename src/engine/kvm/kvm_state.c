@@ -302,6 +302,30 @@ static void set_events(struct engine_vcpu *v, const struct x86_state *st)
     call(v, KVM_SET_VCPU_EVENTS, "KVM_SET_VCPU_EVENTS", &e);
 }
 
+/* ---- what it does: the kernel's affair where it has the local APIC ---- */
+
+static enum x86_activity get_activity(struct engine_vcpu *v)
+{
+    struct kvm_mp_state mp = {0};
+
+    if (!v->engine->has_lapics)
+        return v->halted ? X86_HALTED : X86_RUNNING;
+    call(v, KVM_GET_MP_STATE, "KVM_GET_MP_STATE", &mp);
+    return mp.mp_state == KVM_MP_STATE_RUNNABLE ? X86_RUNNING
+           : mp.mp_state == KVM_MP_STATE_HALTED ? X86_HALTED
+                                                : X86_WAIT_SIPI;
+}
+
+static void set_activity(struct engine_vcpu *v, enum x86_activity activity)
+{
+    struct kvm_mp_state mp = {.mp_state = activity == X86_RUNNING  ? KVM_MP_STATE_RUNNABLE
+                                          : activity == X86_HALTED ? KVM_MP_STATE_HALTED
+                                                                   : KVM_MP_STATE_INIT_RECEIVED};
+
+    if (v->engine->has_lapics)
+        call(v, KVM_SET_MP_STATE, "KVM_SET_MP_STATE", &mp);
+}
+
 /* ---- MSRs ---- */
 
 static uint64_t *field(const struct x86_state *st, size_t i)
@@ -337,6 +361,7 @@ static void set_msrs(struct engine_vcpu *v, const struct x86_state *st)
 void kvm_state_get(struct engine_vcpu *v, struct x86_state *st)
 {
     *st = v->st;
+    st->activity = get_activity(v); /* first: the kernel takes INIT and start-up IPIs now */
     get_regs(v, st);
     get_sregs(v, st);
     get_xcr0(v, st);
@@ -345,15 +370,15 @@ void kvm_state_get(struct engine_vcpu *v, struct x86_state *st)
     get_msrs(v, st);
     get_events(v, st);
     st->pending_debug = 0;
-    st->activity = v->halted ? X86_HALTED : X86_RUNNING;
     kvm_time_get(v);
 }
 
 void kvm_state_set(struct engine_vcpu *v, const struct x86_state *st)
 {
     v->st = *st;
-    v->halted = st->activity == X86_HALTED;
-    v->ready = (st->rflags & X86_FLAG_IF) && !st->sti_shadow && !st->movss_shadow;
+    (void)get_activity(v); /* what comes from before does not come after */
+    v->halted = !v->engine->has_lapics && st->activity == X86_HALTED;
+    v->ready = !v->engine->has_lapics && (st->rflags & X86_FLAG_IF) && !st->sti_shadow && !st->movss_shadow;
     v->unfinished = false;
     v->refused = false;
     set_sregs(v, st);
@@ -363,5 +388,6 @@ void kvm_state_set(struct engine_vcpu *v, const struct x86_state *st)
     set_debugregs(v, st);
     set_regs(v, st);
     set_events(v, st);
+    set_activity(v, st->activity);
     kvm_time_set(v);
 }

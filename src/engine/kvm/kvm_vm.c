@@ -1,5 +1,5 @@
 /*
- * The VM: what is asked of the host's KVM, its memory slots, and which MSRs the kernel keeps. All of it once, when the VM is opened.
+ * The VM: what is asked of the host's KVM, and which MSRs the kernel keeps. All of it once, when the VM is opened.
  */
 #include "engine/kvm/kvm.h"
 
@@ -50,7 +50,10 @@ static const struct {
     {0xc0000080, 5},             /* EFER, STAR, LSTAR, CSTAR, SFMASK */
     {0xc0000100, 4},             /* FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX */
     {MSR_KVM_WALL_CLOCK_NEW, 2}, /* and MSR_KVM_SYSTEM_TIME_NEW */
+    {0x1b, 1},                   /* APIC_BASE: the last ones only where local APICs are in the kernel */
+    {0x6e0, 1},                  /* TSC_DEADLINE */
 };
+#define N_KEPT_OF_LAPIC 2
 _Static_assert(ARRAY_SIZE(kept) <= KVM_MSR_FILTER_MAX_RANGES, "as many ranges as a filter may have");
 
 int kvm_vm_ioctl(int fd, unsigned long request, const char *call, const void *arg, struct err *err)
@@ -73,33 +76,6 @@ static int check_capabilities(struct engine *e, struct err *err)
     return 0;
 }
 
-static int add_slot(struct engine *e, uint32_t slot, uint64_t gpa, uint64_t offset, uint64_t size, struct err *err)
-{
-    const struct kvm_userspace_memory_region region = {
-        .slot = slot,
-        .guest_phys_addr = gpa,
-        .memory_size = size,
-        .userspace_addr = (uintptr_t)e->ram->base + offset,
-    };
-
-    if (!size)
-        return 0;
-    if (ioctl(e->vm, KVM_SET_USER_MEMORY_REGION, &region) < 0)
-        return err_set(err, -errno,
-                       KVM_PROBE_DEVICE ": %" PRIu64 " MiB of memory at %#" PRIx64 ": KVM_SET_USER_MEMORY_REGION: %s",
-                       size / MIB, gpa, strerror(errno));
-    return 0;
-}
-
-/* All RAM on both sides of the PCI hole. What is in no slot is a device's, or nobody's: KVM_EXIT_MMIO. */
-static int add_memory(struct engine *e, struct err *err)
-{
-    const struct ram *ram = e->ram;
-    int r = add_slot(e, 0, 0, 0, ram->low, err);
-
-    return r < 0 ? r : add_slot(e, 1, RAM_HIGH_BASE, ram->low, ram->high, err);
-}
-
 static int filter_msrs(struct engine *e, struct err *err)
 {
     struct kvm_enable_cap cap = {
@@ -109,7 +85,7 @@ static int filter_msrs(struct engine *e, struct err *err)
     struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
     uint64_t all = UINT64_MAX; /* bitmaps are read by the kernel's word */
 
-    for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+    for (size_t i = 0; i < ARRAY_SIZE(kept) - (e->has_lapics ? 0 : N_KEPT_OF_LAPIC); i++)
         filter.ranges[i] = (struct kvm_msr_filter_range){.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
                                                          .base = kept[i].first,
                                                          .nmsrs = kept[i].n,
@@ -149,7 +125,7 @@ static int add_vcpus(struct engine *e, struct err *err)
     return 0;
 }
 
-int kvm_vm_open(struct engine *e, struct err *err)
+int kvm_vm_open(struct engine *e, const struct engine_conf *conf, struct err *err)
 {
     const uint64_t identity = IDENTITY_ADDR;
     int r = kvm_probe_open(KVM_PROBE_DEVICE, &e->kvm, err);
@@ -168,7 +144,11 @@ int kvm_vm_open(struct engine *e, struct err *err)
     if (r == 0)
         r = kvm_vm_ioctl(e->vm, KVM_SET_TSS_ADDR, "KVM_SET_TSS_ADDR", (const void *)(uintptr_t)TSS_ADDR, err);
     if (r == 0)
-        r = add_memory(e, err);
+        r = kvm_memory_open(e, err);
+    if (r == 0)
+        r = kvm_irq_open(e, conf->irqchip, err);
+    if (r == 0)
+        r = kvm_memory_open_rings(e, conf->dirty_ring, err);
     if (r == 0)
         r = filter_msrs(e, err);
     if (r == 0)
@@ -184,6 +164,8 @@ void kvm_vm_close(struct engine *e)
             close(e->vcpus[i]);
     free(e->vcpus);
     free(e->cpuid);
+    kvm_irq_close(e);
+    free(e->dirty);
     if (e->vm >= 0)
         close(e->vm);
     if (e->kvm >= 0)
