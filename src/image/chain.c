@@ -11,34 +11,6 @@
 #define GRANULE   (4 * KIB) /* compared, and copied, as one */
 #define N_EXTENTS 64
 
-/* Snapshots have the backing file too, and would hold something else afterwards. */
-static int check_snapshots(struct disk *image, struct err *err)
-{
-    struct disk_snapshots list = {0};
-    int r = image->type->snapshots ? disk_snapshot_list(image, &list, err) : 0;
-
-    free(list.items);
-    if (r == 0 && list.n)
-        return err_set(err, -EBUSY,
-                       "disk '%.200s' has %zu snapshot%s, which would change; remove what is no longer needed",
-                       image->path, list.n, list.n == 1 ? "" : "s");
-    return r;
-}
-
-int image_chain_commit(struct disk *image, struct disk *backing, const struct image_job *job, struct err *err)
-{
-    const struct image_copy_conf conf = {.from = image, .to = backing, .skip_holes = true, .job = job};
-    int r = check_snapshots(image, err);
-
-    if (r == 0 && image->size > backing->size)
-        r = disk_resize(backing, image->size, err);
-    if (r == 0)
-        r = image_copy(&conf, err);
-    return r ? r : disk_backing_empty(image, err);
-}
-
-/* ---- rebase ---- */
-
 /* What a disk is made of, around the place last asked for. */
 struct view {
     struct disk *disk; /* NULL: a hole */
@@ -48,6 +20,7 @@ struct view {
 
 struct rebase {
     struct disk *image;
+    const char *snapshot; /* whose content `old` is: nothing of it may change; NULL: the image's */
     struct view old, new;
     uint8_t *was, *is;
 };
@@ -116,6 +89,16 @@ static uint64_t granule(uint64_t at, uint64_t len)
     return len - at < GRANULE ? len - at : GRANULE;
 }
 
+/* Snapshots have the image's backing file. They cannot be written to, so what they read from it must stay. */
+static int would_change(const struct disk *image, const char *snapshot, uint64_t offset, struct err *err)
+{
+    return err_set(
+        err, -EBUSY,
+        "disk '%.200s': offset %llu: the snapshot '%.60s' has what the backing file has there, and would lose "
+        "it; remove it, or convert it into an image of its own before",
+        image->path, (unsigned long long)offset, snapshot);
+}
+
 /* Runs of granules that differ become the image's own, as what they were. */
 static int copy_differences(struct rebase *b, uint64_t pos, uint64_t len, struct err *err)
 {
@@ -131,6 +114,8 @@ static int copy_differences(struct rebase *b, uint64_t pos, uint64_t len, struct
             at += granule(at, len);
         if (at == first)
             at += granule(at, len);
+        else if (b->snapshot)
+            r = would_change(b->image, b->snapshot, pos + first, err);
         else if (zero)
             r = call(b->image, DISK_ZERO, pos + first, NULL, at - first, err);
         else
@@ -160,25 +145,110 @@ static int rebase_some(struct rebase *b, uint64_t pos, uint64_t *len, struct err
     return copy_differences(b, pos, *len, err);
 }
 
+/* All of what b->old shows. */
+static int rebase_all(struct rebase *b, const struct image_job *job, struct err *err)
+{
+    uint64_t size = b->old.disk->size, len = 0;
+    int r = 0;
+
+    for (uint64_t pos = 0; r == 0 && pos < size; pos += len) {
+        r = image_job_report(job, pos, size, err);
+        if (r == 0)
+            r = rebase_some(b, pos, &len, err);
+    }
+    return r;
+}
+
+/* ---- snapshots ---- */
+
+/* each(opaque, snapshot's disk, its name) for each that the image has, until one is not 0. */
+static int each_snapshot(struct disk *image,
+                         int (*each)(void *opaque, struct disk *view, const char *name, struct err *err), void *opaque,
+                         struct err *err)
+{
+    struct disk_snapshots list = {0};
+    int r = image->type->snapshots ? disk_snapshot_list(image, &list, err) : 0;
+
+    for (size_t i = 0; r == 0 && i < list.n; i++) {
+        struct disk *view;
+        r = disk_snapshot_view(&view, image, list.items[i].id, err);
+        if (r)
+            break;
+        r = each(opaque, view, list.items[i].name, err);
+        disk_close(view);
+    }
+    free(list.items);
+    return r;
+}
+
+/* Where the image has something of its own, which changes the backing file, each snapshot has, too. */
+static int keeps_commit(void *opaque, struct disk *disk, const char *name, struct err *err)
+{
+    struct disk *image = opaque;
+    struct view *own = calloc(2, sizeof(*own)), *theirs = own ? own + 1 : NULL;
+    uint64_t end = image->size < disk->size ? image->size : disk->size;
+    struct disk_extent a, b;
+    int r = own ? 0 : err_set(err, -ENOMEM, "disk '%.200s': out of memory", image->path);
+
+    if (own) {
+        own->disk = image;
+        theirs->disk = disk;
+    }
+    for (uint64_t pos = 0; r == 0 && pos < end; pos += a.len < b.len ? a.len : b.len) {
+        r = look(own, pos, &a, err);
+        if (r == 0)
+            r = look(theirs, pos, &b, err);
+        if (r == 0 && a.kind != DISK_EXTENT_HOLE && b.kind == DISK_EXTENT_HOLE)
+            r = would_change(image, name, pos, err);
+    }
+    free(own);
+    return r;
+}
+
+static int keeps_rebase(void *opaque, struct disk *disk, const char *name, struct err *err)
+{
+    struct rebase *b = opaque;
+    struct disk *onto = b->new.disk;
+
+    b->snapshot = name;
+    b->old = (struct view){.disk = disk};
+    b->new = (struct view){.disk = onto};
+    return rebase_all(b, NULL, err);
+}
+
+/* ---- what is done ---- */
+
+int image_chain_commit(struct disk *image, struct disk *backing, const struct image_job *job, struct err *err)
+{
+    const struct image_copy_conf conf = {.from = image, .to = backing, .skip_holes = true, .job = job};
+    int r = each_snapshot(image, keeps_commit, image, err);
+
+    if (r == 0 && image->size > backing->size)
+        r = disk_resize(backing, image->size, err);
+    if (r == 0)
+        r = image_copy(&conf, err);
+    return r ? r : disk_backing_empty(image, err);
+}
+
 int image_chain_rebase(struct disk *image, struct disk *onto, const char *name, const char *format,
                        const struct image_job *job, struct err *err)
 {
     struct rebase *b = calloc(1, sizeof(*b));
-    uint64_t len = 0;
 
     if (b) {
-        *b = (struct rebase){.image = image, .old.disk = image, .new.disk = onto};
+        *b = (struct rebase){.image = image, .new.disk = onto};
         b->was = aligned_alloc(4096, CHUNK);
         b->is = aligned_alloc(4096, CHUNK);
     }
-    int r = b && b->was && b->is ? check_snapshots(image, err)
+    int r = b && b->was && b->is ? each_snapshot(image, keeps_rebase, b, err)
                                  : err_set(err, -ENOMEM, "disk '%.200s': out of memory", image->path);
     if (onto)
         disk_backing_expect(image, onto->size);
-    for (uint64_t pos = 0; r == 0 && pos < image->size; pos += len) {
-        r = image_job_report(job, pos, image->size, err);
-        if (r == 0)
-            r = rebase_some(b, pos, &len, err);
+    if (r == 0) {
+        b->snapshot = NULL;
+        b->old = (struct view){.disk = image};
+        b->new = (struct view){.disk = onto};
+        r = rebase_all(b, job, err);
     }
     if (r == 0)
         r = call(image, DISK_FLUSH, 0, NULL, 0, err);

@@ -1,6 +1,7 @@
 /*
  * What is done to the images of a backing chain: one is written into the one below it, or gets another one below it. Either may end anywhere, also by SIGKILL
- * or a power cut: what is read through the image is always the same. -EBUSY where the image has snapshots, which would not hold the same.
+ * or a power cut: what is read through the image is always the same. Its snapshots, which have the same backing file, hold what they did, too: -EBUSY before anything has
+ * changed, where one reads something from the backing file that the commit overwrites, or that the new backing file does not have.
  *
  * Threads: the loop's, which all disks share and whoever calls has to itself.
  */

@@ -196,14 +196,61 @@ class Chain(harness.Case):
         self.same("top.qcow2")
         self.assertEqual(self.path("top.qcow2").stat().st_size, before)
 
-    def test_snapshots(self):
-        """They would change with the backing file, so that stays as it is."""
-        self.chain("")
-        top = self.path("top.qcow2")
-        qemu("qemu-img", "snapshot", "-c", "one", top)
-        for command in (("commit", top), ("rebase", top, "--onto", "none")):
-            self.one_line(self.run_vireo("disk", *command, "--backing", self.dir), 2, "snapshot")
-        self.same("top.qcow2")
+    def snapshot_is(self, name, want):
+        """The snapshot of top.qcow2 holds that, as qemu-img reads it."""
+        out = self.path("snapshot.raw")
+        qemu("qemu-img", "convert", "-l", f"snapshot.name={name}", "-O", "raw", self.path("top.qcow2"), out)
+        self.assertEqual(out.read_bytes(), want)
+
+    def test_snapshots_refused(self):
+        """Where a snapshot would lose what it has from the backing file, nothing changes."""
+        for options in (v for v in VARIANTS if "2M" not in v):  # of which the snapshot would have all itself
+            with self.subTest(options):
+                self.chain(options)
+                top = self.path("top.qcow2")
+                qemu("qemu-img", "snapshot", "-c", "one", top)
+                was = self.path("want.raw").read_bytes()
+                qemu("qemu-io", "-c", "write -z 0 4M", "-c", "write -P 7 0 4M", top)  # all of it is the disk's own
+                self.path("want.raw").write_bytes(b"\7" * (4 * MIB))
+                below = self.path("mid.qcow2").read_bytes()
+                for command in (("commit", top), ("rebase", top, "--onto", "none")):
+                    self.one_line(self.run_vireo("disk", *command, "--backing", self.dir), 2, "snapshot 'one'", "offset")
+                self.assertEqual(self.path("mid.qcow2").read_bytes(), below)
+                self.same("top.qcow2")
+                self.snapshot_is("one", was)
+
+    def test_snapshots_commit(self):
+        """What the image holds is in the snapshot too, or it is not in the backing file's way: both keep what they hold."""
+        for options in VARIANTS:
+            with self.subTest(options):
+                self.chain(options)
+                top = self.path("top.qcow2")
+                qemu("qemu-img", "snapshot", "-c", "one", top)
+                was = self.path("want.raw").read_bytes()
+                extent = next(e for e in json.loads(self.disk("map", top, "--json"))
+                              if e["depth"] == 0 and e["kind"] == "data")
+                qemu("qemu-io", "-c", f"write -P 9 {extent['offset']} 512", top)
+                qemu("qemu-img", "convert", "-O", "raw", top, self.path("want.raw"))
+                self.disk("commit", top)
+                self.same("mid.qcow2")
+                self.same("top.qcow2")
+                self.snapshot_is("one", was)
+
+    def test_snapshots_rebase(self):
+        """Onto a file that has what the snapshots read from the old one."""
+        for options in VARIANTS:
+            with self.subTest(options):
+                self.chain(options)
+                top, flat = self.path("top.qcow2"), self.path("flat.qcow2")
+                qemu("qemu-img", "snapshot", "-c", "one", top)
+                was = self.path("want.raw").read_bytes()
+                qemu("qemu-io", "-c", "write -P 9 1M 1M", top)
+                qemu("qemu-img", "convert", "-O", "raw", top, self.path("want.raw"))
+                qemu("qemu-img", "convert", "-O", "qcow2", self.path("mid.qcow2"), flat)
+                self.disk("rebase", top, "--onto", flat)
+                self.assertEqual(self.backing("top.qcow2"), (str(flat), "qcow2"))
+                self.same("top.qcow2")
+                self.snapshot_is("one", was)
 
     def test_unsafe(self):
         """Only the name: of a file that is not there, and a format where there was none."""
