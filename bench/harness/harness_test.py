@@ -9,7 +9,7 @@ import unittest
 import xml.etree.ElementTree
 from pathlib import Path
 
-from . import chart, engines, guest, latency, measure, report, server, targets
+from . import chart, engines, guest, latency, measure, report, server, start, targets
 
 CATALOGUE = [guest.Workload("integer", "sort", "int"), guest.Workload("integer", "hash", "key"),
              guest.Workload(targets.PARALLEL, targets.PARALLEL, "piece")]
@@ -24,6 +24,45 @@ def run_of(checksum, ns, error=None, name="sort"):
 
 def quiet(_):
     """No progress."""
+
+
+class StartTest(unittest.TestCase):
+    """What starting costs, of a process that plays a monitor."""
+
+    def test_small(self):
+        """CPU time and memory are noted when the line has come."""
+        row = start.Row("monitor", [])
+        start.small(row, ["sh", "-c", "echo first; exec sleep 1000"])
+        self.assertEqual((len(row.cpu_ms), len(row.own_mib)), (1, 1))
+        self.assertGreater(row.own_mib[0], 0)
+        with self.assertRaisesRegex(guest.Failure, "ended before its guest began: no kernel"):
+            start.small(row, ["sh", "-c", "echo no kernel >&2"])
+
+    def test_linux(self):
+        """The same when Linux is at its shell."""
+        row = start.Row("monitor", [])
+        start.linux(row, ["sh", "-c", "echo poweroff ends it; exec sleep 1000"])
+        self.assertEqual((len(row.init_ms), row.init_exits), (1, []))
+
+    def test_table(self):
+        """Figures, aims of vireo's own alone, and what is skipped."""
+        rows = [start.Row("vireo bt", [], None, [4, 5, 6], [2.5]), start.Row("vireo kvm", [], None, [9], [6]),
+                start.Row("QEMU microvm, TCG", [], None, [50], [25]), start.Row("kvmtool", [], "it is not installed")]
+        text = "\n".join(start.table(rows, "no /dev/kvm", 3))
+        self.assertRegex(text, r"vireo bt +5\.00 +10\.0 +yes +2\.50 +10\.0 +yes")
+        self.assertRegex(text, r"vireo kvm +9\.00 +5\.6 +no +6\.00 +4\.2 +no")
+        self.assertRegex(text, r"QEMU microvm, TCG +50\.00 +1\.0 +- ")
+        self.assertIn("kvmtool: skipped: it is not installed", text)
+        self.assertIn("Linux to init on KVM: skipped: no /dev/kvm", text)
+        self.assertEqual(json.loads(json.dumps(start.as_json(rows, None)))["rows"][0]["cpu_ms"], [4, 5, 6])
+
+    def test_kernel(self):
+        """An ELF64 file whose note names its entry."""
+        image = start.kernel()
+        self.assertEqual(image[:5], b"\x7fELF\x02")
+        entry = int.from_bytes(image[24:32], "little")
+        self.assertIn(b"Xen\0" + entry.to_bytes(8, "little"), image)
+        self.assertEqual(image[entry - start.LOAD:][:4], bytes.fromhex("66baf803"))
 
 
 class MeasureTest(unittest.TestCase):

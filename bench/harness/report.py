@@ -321,7 +321,7 @@ def host():
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit or None}
 
 
-def as_json(native, guests, catalogue, where, commands, notes=(), disks=()):
+def as_json(native, guests, catalogue, where, commands, notes=(), disks=(), start=None):
     """Everything that was measured, each run included; native: a Summary for each scale."""
     peer = targets.peer_of(guests)
     measured = []
@@ -343,4 +343,4 @@ def as_json(native, guests, catalogue, where, commands, notes=(), disks=()):
             "server_runs": [asdict(session) for session in summary.sessions],
         })
     return json.dumps({"version": 2, "host": where, "workloads": [asdict(workload) for workload in catalogue],
-                       "skipped": list(notes), "measured": measured, "disks": list(disks)}, indent=1) + "\n"
+                       "skipped": list(notes), "measured": measured, "disks": list(disks), "start": start}, indent=1) + "\n"
