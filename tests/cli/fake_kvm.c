@@ -218,6 +218,10 @@ static int on_kvm(unsigned long request, void *arg)
     case KVM_CHECK_EXTENSION:
         if (cap == setting("FAKE_KVM_LACKS", -1))
             return 0;
+        if (cap == KVM_CAP_IRQ_ROUTING || cap == KVM_CAP_NR_MEMSLOTS)
+            return 4096;
+        if (cap == KVM_CAP_DIRTY_LOG_RING || cap == KVM_CAP_DIRTY_LOG_RING_ACQ_REL)
+            return 0;
         return cap == KVM_CAP_MAX_VCPUS || cap == KVM_CAP_NR_VCPUS ? (int)setting("FAKE_KVM_VCPUS", N_VCPUS) : 1;
     case KVM_GET_VCPU_MMAP_SIZE:
         return RUN_SIZE;
