@@ -7,9 +7,14 @@
  * On the file's thread.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <libnbd.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "disk/file_net.h"
 #include "disk/libraries.h"
@@ -24,6 +29,7 @@ struct nbd {
     struct file_net_conn conn;
     struct nbd_handle *handle;
     bool flushes, fua;
+    int spare; /* the socket once more, as libnbd closes its own whenever it likes; -1: none */
     char why[256];
 };
 
@@ -117,6 +123,7 @@ static int nbd_open(struct file_net_conn *conn, const char *path, int64_t deadli
     struct nbd *nbd = nbd_of(conn);
     struct file_net_props *p = &conn->props;
 
+    nbd->spare = -1;
     int r = libraries_load_nbd(err);
     if (r < 0)
         return r;
@@ -126,6 +133,9 @@ static int nbd_open(struct file_net_conn *conn, const char *path, int64_t deadli
     r = connect_nbd(nbd, path, deadline, err);
     if (r < 0)
         return r;
+    nbd->spare = fcntl(nbd_aio_get_fd(nbd->handle), F_DUPFD_CLOEXEC, 0);
+    if (nbd->spare < 0)
+        return err_set(err, -errno, "the connection's descriptor: %s", strerror(errno));
     int64_t size = nbd_get_size(nbd->handle);
     int64_t block = nbd_get_block_size(nbd->handle, LIBNBD_SIZE_MINIMUM);
     int64_t most = nbd_get_block_size(nbd->handle, LIBNBD_SIZE_MAXIMUM);
@@ -147,7 +157,31 @@ static int nbd_open(struct file_net_conn *conn, const char *path, int64_t deadli
 
 static void nbd_close_conn(struct file_net_conn *conn)
 {
-    nbd_close(nbd_of(conn)->handle);
+    struct nbd *nbd = nbd_of(conn);
+
+    nbd_close(nbd->handle);
+    if (nbd->spare >= 0)
+        close(nbd->spare);
+}
+
+/* The server reads what it has got, finds the end, and closes. One that has gone is found out by probes, if nothing else does. */
+static int nbd_fence(struct file_net_conn *conn)
+{
+    struct nbd *nbd = nbd_of(conn);
+    const int on = 1, seconds = 5, probes = 4, unanswered_ms = 30000;
+    int fd = nbd->spare;
+
+    nbd->spare = -1;
+    if (fd < 0)
+        return -1;
+    shutdown(fd, SHUT_WR);
+    /* Of TCP; a Unix socket has none of them. */
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof(unanswered_ms));
+    return fd;
 }
 
 /* ---- calls ---- */
@@ -234,6 +268,7 @@ static const struct file_net_type type = {
     .fd = nbd_fd,
     .service = nbd_service,
     .why = why,
+    .fence = nbd_fence,
 };
 
 int file_nbd_open(struct file **file, const struct disk_conf *conf, struct loop *loop, struct err *err)

@@ -19,6 +19,10 @@
  *          is the epoch, within a connection. Over several it is not relied on: a server that is started twice within a second may have one verifier
  *          for both (ganesha makes it of its start in whole seconds).
  *
+ * A write that was under way may be carried out late, by a server that was silent and goes on: after it was sent again, and over what was written since. iSCSI and
+ * NFS have the server end the session before. NBD knows no sessions: there no other connection is made before the server has let go of the old one, which it does
+ * when it has read it to its end.
+ *
  * Kept are up to 32 MiB; with half of it a flush is sent, and with all of it writes wait for that.
  */
 #ifndef DISK_FILE_NET_H
@@ -94,6 +98,11 @@ struct file_net_type {
     int (*fd)(struct file_net_conn *conn, short *events);     /* of poll(2) */
     int (*service)(struct file_net_conn *conn, short events); /* -errno: the connection is broken */
     const char *(*why)(struct file_net_conn *conn);           /* of the last -errno; NULL: strerror() tells it */
+    /*
+     * Before a broken connection is closed: a socket, the caller's from then on, that ends when the server has done all that came by the connection. No other
+     * connection is made before. -1, or NULL: there is nothing to wait for.
+     */
+    int (*fence)(struct file_net_conn *conn);
     /* Called every second or so; NULL: nothing to do. -errno: the connection is broken. */
     int (*tick)(struct file_net_conn *conn, int64_t now);
 };

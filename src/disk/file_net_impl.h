@@ -78,6 +78,7 @@ struct file_net {
     /* The thread's alone. */
     enum file_net_state state;
     struct file_net_conn *conn;  /* NULL: DOWN */
+    int fence;                   /* what ends when the server has let go of the last one; -1: nothing */
     struct file_net_props props; /* of the first connection: what requests are cut to */
     struct loop_fd source;
     bool source_added;

@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "disk/file_net_impl.h"
@@ -131,6 +133,8 @@ void file_net_link_break(struct file_net *net, const char *why)
     log_warn("disk '%.200s': the connection is broken (%.150s); requests wait up to %u s while it is made again",
              net->shown, why, (unsigned)(net->timeout / NS_PER_SEC));
     snprintf(net->reason, sizeof(net->reason), "%s", why);
+    if (net->fence < 0 && net->type->fence)
+        net->fence = net->type->fence(net->conn);
     close_conn(net);
     file_net_send_reset(net);
     net->state = FILE_NET_DOWN;
@@ -191,12 +195,37 @@ static void go_up(struct file_net *net)
     net->last_progress = now;
 }
 
+static void close_fence(struct file_net *net)
+{
+    if (net->fence >= 0)
+        close(net->fence);
+    net->fence = -1;
+}
+
+/* Whether the server has let go of the last connection: replies that it still sends concern nobody. 0, or -EAGAIN. */
+static int look_at_fence(struct file_net *net, struct err *err)
+{
+    static const char late[] =
+        "the server has not let go of the connection before, and may still write what came by it";
+    char buf[4096];
+    ssize_t n = 1;
+
+    for (unsigned i = 0; net->fence >= 0 && i < 256 && n > 0; i++) {
+        n = recv(net->fence, buf, sizeof(buf), MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+            close_fence(net);
+    }
+    return net->fence < 0 ? 0 : err_set(err, -EAGAIN, "%s", late);
+}
+
 static void try_again(struct file_net *net)
 {
     struct err err;
 
     net->last_attempt = loop_now();
-    int r = attempt(net, &err);
+    int r = look_at_fence(net, &err);
+    if (r == 0)
+        r = attempt(net, &err);
     net->attempts++;
     if (r == 0) {
         go_up(net);
@@ -296,6 +325,7 @@ void file_net_link_init(struct file_net *net)
     net->todo.tail = &net->todo.first;
     net->busy.tail = &net->busy.first;
     net->kept.tail = &net->kept.first;
+    net->fence = -1;
     loop_timer_init(&net->tick, net->io->loop, pump, net);
     loop_event_init(&net->pump, net->io->loop, pump, net);
 }
@@ -341,6 +371,7 @@ void file_net_link_close(struct file_net *net)
 {
     net->closing = true;
     close_conn(net);
+    close_fence(net);
     file_net_send_reset(net);
     loop_timer_cancel(&net->tick);
     loop_event_fini(&net->pump);
