@@ -155,11 +155,11 @@ class Cases:
         text = writer.finish()[1]
         self.assertRegex(text, rf"the server is back with {self.server.size // 2} bytes where it had {self.server.size}: it is refused")
 
-    def refused(self, disk, pattern):
+    def refused(self, disk, pattern, statuses=(2,)):
         """vireo does not open the disk, and says why in one line."""
         path, _, options = disk.partition(",")
         result = self.run_vireo("disk", "info", path, *([f"--{options}"] if options else []), text=True)
-        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn(result.returncode, statuses, result.stderr)
         self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
         self.assertRegex(result.stderr, pattern)
 
@@ -212,6 +212,38 @@ class Nbd(Cases, harness.Case):
     def test_export(self):
         """An export that there is not."""
         self.refused(self.server.url(export="other"), "other")
+
+    def use(self, kind):
+        """Another server in this one's place: killed once under load; a disk goes there and comes back."""
+        self.server.kill()
+        self.server = kind(self.dir)
+        self.addCleanup(self.server.kill)
+        self.server.start()
+        writer = Writer(self, self.disk())
+        writer.expect_more()
+        self.server.kill()
+        self.server.start()
+        writer.expect_more()
+        status, text = writer.finish()
+        self.assertEqual(status, 0, text)
+        self.assertIn("connected again", text)
+        self.test_info()
+
+    def test_unix(self):
+        """Over a Unix socket."""
+        self.use(servers.NbdUnix)
+        self.refused(self.server.url(export="other"), "other")
+
+    def test_tls(self):
+        """Over TLS; who has other keys, or none, is not let in."""
+        config = subprocess.run(["nbdkit", "--dump-config"], capture_output=True, text=True, check=False).stdout
+        if "tls=yes" not in config:
+            self.skipTest("needs an nbdkit with TLS")
+        self.use(servers.NbdTls)
+        # The library tells no more of it than that it did not work.
+        self.refused(self.server.url(keys="wrong"), "(?i)tls", (1, 2))
+        plain = self.server.url().replace("nbds://alice@", "nbd://")
+        self.refused(plain.replace(f"?tls-psk-file={self.dir / 'keys'}", ""), "(?i)tls", (1, 2))
 
     def test_read_only(self):
         """A server that lets nobody write."""

@@ -53,6 +53,10 @@ class Server:
         """What vireo calls the disk."""
         raise NotImplementedError
 
+    def address(self):
+        """Where it listens."""
+        return "127.0.0.1", self.port
+
     def start(self):
         """Returns when it serves."""
         with open(self.dir / "server.log", "ab") as log:
@@ -60,8 +64,8 @@ class Server:
                                             cwd=self.dir, env=self.environment)
         until = time.monotonic() + harness.PATIENCE
         while True:
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
+            with socket.socket(socket.AF_INET if isinstance(self.address(), tuple) else socket.AF_UNIX) as sock:
+                if sock.connect_ex(self.address()) == 0:
                     break
             if self.process.poll() is not None or time.monotonic() > until:
                 raise AssertionError(f"{self.command()[0]} does not serve: {(self.dir / 'server.log').read_text(errors='replace')[-2000:]}")
@@ -117,11 +121,44 @@ class Nbd(Server):
     arguments = ["cache=writeback"]
 
     def command(self):
-        return ["nbdkit", "-f", "-p", self.port, "-i", "127.0.0.1", "-e", "disk", *(f"--filter={name}" for name in ["exportname", *self.filters]),
+        return ["nbdkit", "-f", *self.listen(), "-e", "disk", *(f"--filter={name}" for name in ["exportname", *self.filters]),
                 "file", self.image, "exportname=disk", "exportname-strict=true", *self.arguments]
+
+    def listen(self):
+        """The arguments that say where."""
+        return "-p", self.port, "-i", "127.0.0.1"
 
     def url(self, export="disk", port=None, **_):
         return f"nbd://127.0.0.1:{port or self.port}/{export},format=raw"
+
+
+class NbdUnix(Nbd):
+    """The same on a Unix socket."""
+
+    def address(self):
+        return str(self.dir / "socket")
+
+    def listen(self):
+        (self.dir / "socket").unlink(missing_ok=True)  # of the one that was killed
+        return "-U", self.address()
+
+    def url(self, export="disk", **_):
+        return f"nbd+unix:///{export}?socket={self.address()},format=raw"
+
+
+class NbdTls(Nbd):
+    """The same over TLS, with keys that both sides have."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        for name, key in (("keys", "0123456789abcdef" * 4), ("wrong", "00" * 32)):
+            (directory / name).write_text(f"alice:{key}\n", encoding="ascii")
+
+    def listen(self):
+        return *super().listen(), "--tls=require", f"--tls-psk={self.dir / 'keys'}"
+
+    def url(self, export="disk", port=None, keys="keys", **_):
+        return f"nbds://alice@127.0.0.1:{port or self.port}/{export}?tls-psk-file={self.dir / keys},format=raw"
 
 
 class Iscsi(Server):
