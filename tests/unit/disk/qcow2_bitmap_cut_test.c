@@ -112,7 +112,7 @@ static void cuts(void **state)
         fake_free(w.fake);
         world_fini(&w);
     }
-    print_message("%u inconsistent, %u not\n", seen[0], seen[1]);
+    print_message("# %u inconsistent, %u not\n", seen[0], seen[1]);
     assert_true(seen[0] > n / 10 && seen[1] > n / 10);
 }
 

@@ -102,7 +102,7 @@ static void test_cuts(void **state)
             model_fini(&m);
         }
     }
-    print_message("%u cuts in %lu moves; %llu clusters leaked, of which %llu were repaired\n", n, moves,
+    print_message("# %u cuts in %lu moves; %llu clusters leaked, of which %llu were repaired\n", n, moves,
                   (unsigned long long)leaks[0], (unsigned long long)leaks[1]);
     assert_true(moves > n);
 }

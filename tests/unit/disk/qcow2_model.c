@@ -47,7 +47,7 @@ void model_fini(struct model *m)
 
 static void on_finding(void *opaque, const char *line)
 {
-    print_message("%s\n", line);
+    print_message("# %s\n", line);
 }
 
 uint64_t model_sound(struct fake *fake, bool repair)

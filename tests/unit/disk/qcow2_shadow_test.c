@@ -117,7 +117,7 @@ static void test_shadow(void **state)
         done += m.moves + m.w.begun;
         model_fini(&m);
     }
-    print_message("%llu requests, %lu moves between them\n", (unsigned long long)(done - moves), moves);
+    print_message("# %llu requests, %lu moves between them\n", (unsigned long long)(done - moves), moves);
 }
 
 /* ---- a host that fails ---- */
@@ -151,7 +151,7 @@ static void test_failing(void **state)
         done += m.moves + m.w.begun;
         model_fini(&m);
     }
-    print_message("%llu requests failed, and %lu moves\n", (unsigned long long)errors, failures);
+    print_message("# %llu requests failed, and %lu moves\n", (unsigned long long)errors, failures);
     assert_true(errors > n / 1000 && failures > n / 5000);
 }
 
