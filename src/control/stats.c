@@ -96,6 +96,25 @@ static json_t *interpreted(const struct vm *vm, enum engine_interpreted why)
     return object;
 }
 
+static void add_figure(void *opaque, const char *name, uint64_t value)
+{
+    put(opaque, name, (uint64_t)json_integer_value(json_object_get(opaque, name)) + value);
+}
+
+/* What the host's kernel counts of its own, all vCPUs together: exits that it answers by itself are there alone. NULL: it does not. */
+static json_t *kernel_figures(const struct vm *vm)
+{
+    const struct engine_type *engine = vm->conf.engine;
+    json_t *object = json_object();
+
+    for (unsigned i = 0; engine->figures && i < vm->conf.n_vcpus; i++)
+        engine->figures(vm->vcpus[i]->engine_vcpu, &(struct engine_figures){.put = add_figure, .opaque = object});
+    if (json_object_size(object))
+        return object;
+    json_decref(object);
+    return NULL;
+}
+
 static json_t *vcpus(const struct vm *vm)
 {
     json_t *array = json_array();
@@ -219,6 +238,9 @@ json_t *stats_get(struct machine *m)
     put(root, "instructions", instructions);
     json_object_set_new(root, "exits", exits(counts));
     json_object_set_new(root, "exits_ns", exit_times(exit_ns, halted_ns));
+    json_t *kernel = kernel_figures(vm);
+    if (kernel)
+        json_object_set_new(root, "kernel", kernel);
     json_object_set_new(root, "untranslated", interpreted(vm, ENGINE_UNTRANSLATED));
     json_object_set_new(root, "slow", interpreted(vm, ENGINE_SLOW));
     json_object_set_new(root, "translator", translator(translated));
@@ -256,5 +278,8 @@ char *stats_exits_text(const json_t *stats)
         if (n)
             put_row(text, engine_exit_names[i], n, json_object_get(times, engine_exit_names[i]));
     }
+    const json_t *all = json_object_get(json_object_get(stats, "kernel"), "exits");
+    if (all)
+        put_row(text, "all, by the kernel", json_integer_value(all), NULL);
     return text;
 }

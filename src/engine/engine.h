@@ -113,6 +113,12 @@ struct engine_stats {
     uint64_t translator[ENGINE_N_TRANSLATOR]; /* zeroes for other engines */
 };
 
+/* Who takes figures that have names of their own. */
+struct engine_figures {
+    void (*put)(void *opaque, const char *name, uint64_t value); /* the name is the callee's for the call alone */
+    void *opaque;
+};
+
 /* All that joins a vCPU to its machine; outlives it. */
 struct engine_vcpu_conf {
     unsigned index;
@@ -266,6 +272,8 @@ struct engine_type {
      * change this is called again.
      */
     void (*debug)(struct engine_vcpu *vcpu, struct engine_debug *debug);
+    /* What the host's kernel counts of the vCPU, by the kernel's names; any thread. NULL for engines without. */
+    void (*figures)(struct engine_vcpu *vcpu, const struct engine_figures *out);
     /*
      * The host's code that stands for the guest's at linear address `lin`, as it was made last: its bytes and where they run; 0 where there
      * is none. NULL for engines without. While it is not in run(); valid until it is.

@@ -202,6 +202,8 @@ static int on_vcpu(struct vcpu *v, unsigned long request, void *arg)
         return (int)((struct kvm_msrs *)arg)->nmsrs;
     case KVM_GET_TSC_KHZ:
         return TSC_KHZ;
+    case KVM_GET_STATS_FD:
+        return refuse(EPERM);
     default:
         return 0;
     }

@@ -62,6 +62,7 @@ static const struct doorbells *doorbells(struct engine *e)
 static void vcpu_close(struct engine_vcpu *v)
 {
     kvm_memory_unmap_ring(v);
+    kvm_stats_close(v);
     if (v->run != MAP_FAILED)
         munmap(v->run, v->engine->run_size);
     free(v);
@@ -74,7 +75,8 @@ static int vcpu_open(struct engine *e, const struct engine_vcpu_conf *conf, stru
 
     if (!v)
         return err_set(err, -ENOMEM, "vCPU %u: out of memory", conf->index);
-    *v = (struct engine_vcpu){.engine = e, .conf = *conf, .fd = e->vcpus[conf->index], .ring = MAP_FAILED};
+    *v = (struct engine_vcpu){
+        .engine = e, .conf = *conf, .fd = e->vcpus[conf->index], .ring = MAP_FAILED, .stats_fd = -1};
     v->run = mmap(NULL, e->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
     int r = v->run == MAP_FAILED ? err_set(err, -errno, "vCPU %u: its struct kvm_run: %s", conf->index, strerror(errno))
                                  : 0;
@@ -86,6 +88,7 @@ static int vcpu_open(struct engine *e, const struct engine_vcpu_conf *conf, stru
         vcpu_close(v);
         return r;
     }
+    kvm_stats_open(v);
     x86_state_reset(&st, conf->index == 0);
     kvm_state_set(v, &st);
     *out = v;
@@ -117,4 +120,5 @@ const struct engine_type kvm_engine = {
     .get = kvm_state_get,
     .set = kvm_state_set,
     .debug = debug,
+    .figures = kvm_stats_figures,
 };

@@ -8,6 +8,7 @@
  *   kvm_irq.c    the kernel's interrupt controllers, eventfds for interrupts and doorbells
  *   kvm_run.c    into the guest and back: interrupts on the way in, kicks, the end of a run
  *   kvm_exit.c   the table of exits, a small handler each
+ *   kvm_stats.c  what the kernel counts
  *   kvm_state.c  struct x86_state from and to the kernel's structures
  *   kvm_time.c   the guest's TSC and its paravirtual clock, which the kernel keeps, in line with the VM's clock
  *   kvm_debug.c  what a debugger outside the guest asks for
@@ -67,6 +68,7 @@ struct engine_vcpu {
     struct engine *engine;
     struct engine_vcpu_conf conf;
     int fd;
+    int stats_fd; /* kvm_stats.c; or -1 */
     struct kvm_run *run;
     struct x86_state st; /* registers that the kernel does not keep: MTRRs and the like; the rest is stale */
     enum engine_exit exit;
@@ -162,6 +164,12 @@ bool kvm_exit(struct engine_vcpu *v);
 
 /* Counts, and tells whoever traces. */
 void kvm_exit_count(struct engine_vcpu *v, enum engine_exit_reason reason, uint64_t detail);
+
+/* ---- kvm_stats.c ---- */
+
+void kvm_stats_open(struct engine_vcpu *v);
+void kvm_stats_close(struct engine_vcpu *v);
+void kvm_stats_figures(struct engine_vcpu *v, const struct engine_figures *out);
 
 /* ---- kvm_state.c ---- */
 

@@ -691,6 +691,28 @@ static void too_many_vcpus(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void put_exits(void *opaque, const char *name, uint64_t value)
+{
+    if (strcmp(name, "exits") == 0)
+        *(uint64_t *)opaque = value;
+}
+
+/* The kernel's own count, where it has one, is of no fewer exits than come here. */
+static void figures(void **state)
+{
+    struct fixture *f = fixture(state);
+    struct x86_state st;
+    uint64_t exits = UINT64_MAX;
+
+    RUN(f, &st, 0xe6, PORT, 0xe6, PORT, 0xf4); /* out PORT, al, twice; hlt */
+    kvm_engine.figures(f->vcpu, &(struct engine_figures){.put = put_exits, .opaque = &exits});
+    if (f->vcpu->stats_fd < 0)
+        skip();
+    assert_in_range(exits, 2, UINT64_MAX - 1);
+    assert_true(f->stats.exit_ns[ENGINE_EXIT_PIO_OUT] > 0);
+    assert_int_equal(f->stats.exit_ns[ENGINE_EXIT_PIO_OUT], f->stats.device_ns);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -710,6 +732,7 @@ int main(void)
         TEST(nmi),
         TEST(kick_ends_a_loop),
         TEST(kick_from_a_device),
+        TEST(figures),
         TEST(limit),
         TEST(code_breakpoint),
         TEST(code_outside_memory),
