@@ -23,6 +23,8 @@ enum {
 struct vcpu_apic_ops {
     /* Interrupt acknowledge: takes the vector and updates PIN_INTR; -1 if there is none after all. */
     int (*ack)(void *apic);
+    /* Takes back an ack() whose vector has not reached the guest; false where it was not the local APIC's own. NULL: never. */
+    bool (*unack)(void *apic, uint8_t vector);
     /* IA32_APIC_BASE, IA32_TSC_DEADLINE and 0x800-0x8ff. 0, or -EPERM for #GP(0). */
     int (*msr_read)(void *apic, uint32_t msr, uint64_t *val);
     int (*msr_write)(void *apic, uint32_t msr, uint64_t val);

@@ -218,6 +218,19 @@ static int ack(void *apic)
     return vector;
 }
 
+static bool unack(void *apic, uint8_t vector)
+{
+    struct lapic *l = apic;
+    uint32_t bit = 1u << (vector & 31);
+
+    if (!(l->isr[vector >> 5] & bit))
+        return false;
+    l->isr[vector >> 5] &= ~bit;
+    atomic_fetch_or(&l->irr[vector >> 5], bit);
+    lapic_update(l);
+    return true;
+}
+
 void lapic_eoi(struct lapic *l)
 {
     int v = highest(l->isr);
@@ -254,6 +267,7 @@ static void cr8_set(void *apic, uint8_t tpr)
 
 static const struct vcpu_apic_ops apic_ops = {
     .ack = ack,
+    .unack = unack,
     .msr_read = lapic_msr_read,
     .msr_write = lapic_msr_write,
     .cr8_get = cr8_get,

@@ -145,6 +145,9 @@ void kvm_memory_ring_full(struct engine_vcpu *v);
 
 /* ---- kvm_irq.c ---- */
 
+/* Takes back a vector that the vCPU's own local APIC has given; false where it was not its. */
+bool kvm_irq_unack(struct engine_vcpu *v, uint8_t vector);
+
 /* After the VM, before its vCPUs. */
 int kvm_irq_open(struct engine *e, enum engine_irqchip which, struct err *err) MUST_CHECK;
 void kvm_irq_close(struct engine *e);
@@ -175,6 +178,9 @@ void kvm_stats_figures(struct engine_vcpu *v, const struct engine_figures *out);
 
 void kvm_state_get(struct engine_vcpu *v, struct x86_state *st);
 void kvm_state_set(struct engine_vcpu *v, const struct x86_state *st);
+
+/* Interrupts that KVM has taken and the guest not yet go back to where they came from, since struct x86_state has no room for them. */
+void kvm_state_settle(struct engine_vcpu *v);
 
 /* ---- kvm_time.c ---- */
 

@@ -16,6 +16,8 @@
 #define GSI_PIC            IRQCHIP_IOAPIC_PINS
 #define GSI_WIRES          (GSI_PIC + 16)
 #define INPUTS_MOST        1024
+#define LAPIC_ISR          0x100
+#define LAPIC_IRR          0x200
 #define MSR_TSC_DEADLINE   0x6e0u
 #define SUPPRESS_BROADCAST (1u << 2) /* KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST, of newer headers */
 
@@ -225,6 +227,20 @@ static int lapic_put(void *opaque, unsigned cpu, const struct irqchip_lapic *lap
     if (deadline)
         return one_msr(e, cpu, KVM_SET_MSRS, MSR_TSC_DEADLINE, &deadline);
     return 0;
+}
+
+bool kvm_irq_unack(struct engine_vcpu *v, uint8_t vector)
+{
+    struct kvm_lapic_state lapic;
+    size_t at = (size_t)16 * (vector >> 5);
+    uint8_t *isr = (uint8_t *)lapic.regs + LAPIC_ISR + at, *irr = (uint8_t *)lapic.regs + LAPIC_IRR + at;
+    uint32_t bit = 1u << (vector & 31);
+
+    if (ioctl(v->fd, KVM_GET_LAPIC, &lapic) < 0 || !(load_le32(isr) & bit))
+        return false;
+    store_le32(isr, load_le32(isr) & ~bit);
+    store_le32(irr, load_le32(irr) | bit);
+    return ioctl(v->fd, KVM_SET_LAPIC, &lapic) == 0;
 }
 
 static int ioapic_get(void *opaque, struct irqchip_ioapic *out)

@@ -207,5 +207,7 @@ enum engine_exit kvm_run(struct engine_vcpu *v, uint64_t limit)
             break;
     }
     finish(v);
+    if (v->exit == ENGINE_KICKED)
+        kvm_state_settle(v);
     return v->exit;
 }

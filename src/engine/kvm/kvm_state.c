@@ -302,6 +302,36 @@ static void set_events(struct engine_vcpu *v, const struct x86_state *st)
     call(v, KVM_SET_VCPU_EVENTS, "KVM_SET_VCPU_EVENTS", &e);
 }
 
+static bool unack(struct engine_vcpu *v, uint8_t vector)
+{
+    const struct vcpu_port *port = v->conf.port;
+
+    if (v->engine->has_lapics)
+        return kvm_irq_unack(v, vector);
+    return port->apic_ops && port->apic_ops->unack && port->apic_ops->unack(port->apic, vector);
+}
+
+void kvm_state_settle(struct engine_vcpu *v)
+{
+    struct kvm_vcpu_events e = {0};
+    bool nmi, interrupt;
+
+    call(v, KVM_GET_VCPU_EVENTS, "KVM_GET_VCPU_EVENTS", &e);
+    nmi = e.nmi.injected || e.nmi.pending;
+    interrupt = e.interrupt.injected && !e.interrupt.soft && unack(v, e.interrupt.nr);
+    if (!nmi && !interrupt)
+        return;
+    if (interrupt)
+        e.interrupt.injected = 0;
+    if (e.nmi.injected) /* it has begun to block others */
+        e.nmi.masked = 0;
+    e.nmi.injected = e.nmi.pending = 0;
+    e.flags = KVM_VCPUEVENT_VALID_NMI_PENDING;
+    call(v, KVM_SET_VCPU_EVENTS, "KVM_SET_VCPU_EVENTS", &e);
+    if (nmi)
+        vcpu_port_raise(v->conf.port, PIN_NMI);
+}
+
 /* ---- what it does: the kernel's affair where it has the local APIC ---- */
 
 static enum x86_activity get_activity(struct engine_vcpu *v)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "core/pvclock.h"
@@ -564,6 +565,43 @@ static void nmi(void **state)
 
 /* ---- kicks ---- */
 
+static bool unack(void *apic, uint8_t vector)
+{
+    struct fixture *f = apic;
+
+    f->vector = vector;
+    vcpu_port_raise(&f->port, PIN_INTR);
+    return true;
+}
+
+/* What KVM has taken and not delivered goes back: the state that is read then holds without it. */
+static void interrupt_goes_back(void **state)
+{
+    static struct vcpu_apic_ops ops;
+    struct fixture *f = fixture(state);
+    const struct kvm_interrupt interrupt = {.irq = VECTOR};
+    static const uint8_t code[] = {0xfb, 0x90, 0xf4};
+    struct kvm_vcpu_events events;
+    struct x86_state st;
+
+    ops = apic_ops;
+    ops.unack = unack;
+    f->port.apic_ops = &ops;
+    set_handler(f, VECTOR, irq_handler, sizeof(irq_handler));
+    poke(f, CODE_AT, code, sizeof(code));
+    start_at(f, &st);
+    assert_int_equal(ioctl(f->vcpu->fd, KVM_INTERRUPT, &interrupt), 0);
+    vcpu_port_raise(&f->port, PIN_KICK);
+    assert_int_equal(kvm_engine.run(f->vcpu, 0), ENGINE_KICKED);
+    assert_int_equal(f->vector, VECTOR);
+    assert_int_equal(ioctl(f->vcpu->fd, KVM_GET_VCPU_EVENTS, &events), 0);
+    assert_false(events.interrupt.injected);
+    vcpu_port_lower(&f->port, PIN_KICK);
+    assert_int_equal(kvm_engine.run(f->vcpu, 0), ENGINE_HALT); /* and comes again */
+    kvm_engine.get(f->vcpu, &st);
+    assert_int_equal(st.gpr[X86_RBX], 0x77);
+}
+
 static void *kick_later(void *opaque)
 {
     struct fixture *f = opaque;
@@ -730,6 +768,7 @@ int main(void)
         TEST(interrupt_ends_halt),
         TEST(each_interrupt_arrives_once),
         TEST(nmi),
+        TEST(interrupt_goes_back),
         TEST(kick_ends_a_loop),
         TEST(kick_from_a_device),
         TEST(figures),
