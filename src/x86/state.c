@@ -38,6 +38,7 @@ static void init_common(struct x86_state *st, bool bsp)
     st->dr6 = 0xffff0ff0;
     st->dr7 = 0x400;
     st->pending_debug = 0;
+    st->taken = 0;
     st->efer = 0;
     st->kvm_system_time = st->kvm_wall_clock = 0; /* KVM's INIT ends its clock too */
     st->sti_shadow = st->movss_shadow = st->nmi_blocked = false;
@@ -155,6 +156,7 @@ void x86_state_stream(struct x86_state *st, struct stream *s)
     stream_bytes(s, st->ymm, sizeof(st->ymm));
     stream_u32(s, &st->pending_debug);
     stream_u8(s, &activity);
+    stream_u16(s, &st->taken);
     stream_bool(s, &st->sti_shadow);
     stream_bool(s, &st->movss_shadow);
     stream_bool(s, &st->nmi_blocked);

@@ -168,6 +168,7 @@ struct x86_fxsave {
 enum x86_activity { X86_RUNNING, X86_HALTED, X86_WAIT_SIPI };
 
 #define X86_N_MTRR_VAR 8
+#define X86_TAKEN      0x100u
 
 struct x86_state {
     uint64_t gpr[X86_N_GPR];
@@ -198,6 +199,8 @@ struct x86_state {
     uint8_t ymm[16][32] __attribute__((aligned(32))); /* XMM in the low halves */
 
     enum x86_activity activity;
+    uint16_t
+        taken; /* X86_TAKEN and a vector: an interrupt that was acknowledged, and is yet to go to its handler; or 0 */
     bool sti_shadow;   /* interrupts held off for one instruction after STI */
     bool movss_shadow; /* interrupts and debug traps held off after MOV SS, POP SS */
     bool nmi_blocked;  /* until IRET */

@@ -52,6 +52,8 @@ static const char *check_flags(const struct x86_state *st)
         return "RFLAGS";
     if ((st->rflags & X86_FLAG_VM) && (real_mode(st) || x86_long_mode(st)))
         return "RFLAGS.VM";
+    if (st->taken && (st->taken & ~0xffu) != X86_TAKEN)
+        return "the interrupt it has taken";
     if (!x86_code64(st) && st->rip >> 32)
         return "RIP";
     return NULL;

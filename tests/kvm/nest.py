@@ -48,9 +48,9 @@ def files(programs, others):
     return content
 
 
-def run(directory, script, content, cpus=2, memory="1G", timeout=PATIENCE):
+def run(directory, script, content, cpus=2, memory="1G", timeout=PATIENCE, options=()):
     """
-    Boots the nest and runs a script of busybox's shell in /nest to its end. Returns its exit status, or None where it did not come to it, and the
+    Boots the nest, with further options for QEMU, and runs a script of busybox's shell in /nest to its end. Returns its exit status, or None where it did not come to it, and the
     lines on the serial port.
     """
     initrd = directory / "nest.img"
@@ -60,7 +60,7 @@ def run(directory, script, content, cpus=2, memory="1G", timeout=PATIENCE):
         out.write(guest.archive(content | {"nest/script": (PROLOGUE + script).encode()}))
     serial = directory / "serial"
     command = [*QEMU, "-serial", f"file:{serial}", "-smp", str(cpus), "-m", memory, "-kernel", harness.GUEST / "vmlinux",
-               "-initrd", initrd, "-append", f"{APPEND} vireo.script=/nest/script"]
+               "-initrd", initrd, "-append", f"{APPEND} vireo.script=/nest/script", *options]
     try:
         note = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False).stderr
     except subprocess.TimeoutExpired:

@@ -102,6 +102,11 @@ static bool interrupt(struct interp *c, uint32_t pending)
 {
     struct x86_state *st = &c->st;
 
+    if (UNLIKELY(st->taken)) { /* by the engine that the state comes from, just before */
+        uint8_t vector = (uint8_t)st->taken;
+        st->taken = 0;
+        return deliver(c, vector, false);
+    }
     /* As on Intel's processors STI holds off an NMI as well: it must not come between STI and HLT (SDM Vol. 3C 25.3). */
     if (st->movss_shadow || st->sti_shadow || st->activity == X86_WAIT_SIPI)
         return true;

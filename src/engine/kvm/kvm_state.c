@@ -18,6 +18,7 @@
 #define XSAVE_YMM    576
 #define FCW_INIT     0x37f
 #define MXCSR_OFFSET offsetof(struct x86_fxsave, mxcsr)
+#define DR6_TRAPS    0xe00fu
 #define BV_ALL       (X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX)
 
 /* MSRs that the kernel keeps, and where they are in the state. */
@@ -267,17 +268,38 @@ static void get_debugregs(struct engine_vcpu *v, struct x86_state *st)
 
 static void set_debugregs(struct engine_vcpu *v, const struct x86_state *st)
 {
-    struct kvm_debugregs d = {.dr6 = st->dr6, .dr7 = st->dr7};
+    struct kvm_debugregs d = {.dr6 = st->dr6 | st->pending_debug, .dr7 = st->dr7};
 
     memcpy(d.db, st->dr, sizeof(d.db));
     call(v, KVM_SET_DEBUGREGS, "KVM_SET_DEBUGREGS", &d);
 }
 
+/* NMIs that the kernel has, and the guest has not yet, go back to the vCPU's pins, where they are saved, and come from again. */
+static void take_back_nmis(struct engine_vcpu *v, struct kvm_vcpu_events *e)
+{
+    for (unsigned n = e->nmi.injected + e->nmi.pending; n; n--)
+        vcpu_port_raise(v->conf.port, PIN_NMI);
+    if (e->nmi.injected)
+        e->nmi.masked = 0;
+    e->nmi.injected = e->nmi.pending = 0;
+    e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+    call(v, KVM_SET_VCPU_EVENTS, "KVM_SET_VCPU_EVENTS", e);
+}
+
+/*
+ * What is on its way: an interrupt, whose vector the local APIC has given away; a debug trap. All other exceptions, and INT n, come anew when the instruction at
+ * RIP runs again.
+ */
 static void get_events(struct engine_vcpu *v, struct x86_state *st)
 {
     struct kvm_vcpu_events e = {0};
 
     call(v, KVM_GET_VCPU_EVENTS, "KVM_GET_VCPU_EVENTS", &e);
+    if (e.nmi.injected || e.nmi.pending)
+        take_back_nmis(v, &e);
+    st->taken = e.interrupt.injected && !e.interrupt.soft ? (uint16_t)(X86_TAKEN | e.interrupt.nr) : 0;
+    st->pending_debug =
+        (e.exception.injected || e.exception.pending) && e.exception.nr == X86_DB ? (uint32_t)st->dr6 & DR6_TRAPS : 0;
     st->sti_shadow = e.interrupt.shadow & KVM_X86_SHADOW_INT_STI;
     st->movss_shadow = e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
     st->nmi_blocked = e.nmi.masked;
@@ -295,6 +317,14 @@ static void set_events(struct engine_vcpu *v, const struct x86_state *st)
 
     if (!is_fresh(st))
         call(v, KVM_GET_VCPU_EVENTS, "KVM_GET_VCPU_EVENTS", &e);
+    e.interrupt.injected = st->taken != 0;
+    e.interrupt.nr = (uint8_t)st->taken;
+    e.interrupt.soft = 0;
+    if (st->pending_debug && !e.exception.injected && !e.exception.pending) {
+        e.exception.injected = 1;
+        e.exception.nr = X86_DB;
+        e.exception.has_error_code = 0;
+    }
     e.interrupt.shadow =
         (uint8_t)((st->sti_shadow ? KVM_X86_SHADOW_INT_STI : 0) | (st->movss_shadow ? KVM_X86_SHADOW_INT_MOV_SS : 0));
     e.nmi.masked = st->nmi_blocked;
@@ -399,7 +429,6 @@ void kvm_state_get(struct engine_vcpu *v, struct x86_state *st)
     get_debugregs(v, st);
     get_msrs(v, st);
     get_events(v, st);
-    st->pending_debug = 0;
     kvm_time_get(v);
 }
 
@@ -408,7 +437,8 @@ void kvm_state_set(struct engine_vcpu *v, const struct x86_state *st)
     v->st = *st;
     (void)get_activity(v); /* what comes from before does not come after */
     v->halted = !v->engine->has_lapics && st->activity == X86_HALTED;
-    v->ready = !v->engine->has_lapics && (st->rflags & X86_FLAG_IF) && !st->sti_shadow && !st->movss_shadow;
+    v->ready =
+        !v->engine->has_lapics && (st->rflags & X86_FLAG_IF) && !st->sti_shadow && !st->movss_shadow && !st->taken;
     v->unfinished = false;
     v->refused = false;
     set_sregs(v, st);

@@ -38,6 +38,19 @@ static void real_mode_interrupt(void **state)
     guest_close(&g);
 }
 
+/* A state from an engine that had acknowledged an interrupt and not delivered it. */
+static void taken_interrupt_is_delivered(void **state)
+{
+    struct guest g;
+    guest_open(&g, GUEST_PROTECTED);
+    guest_load(&g, ud2);
+    g.st.taken = X86_TAKEN | 0x40;
+    guest_expect(&g, 0x40);
+    assert_int_equal(guest_frame(&g, 1), GUEST_CODE_AT);
+    assert_int_equal(g.st.taken, 0);
+    guest_close(&g);
+}
+
 static void real_mode_short_ivt_shuts_down(void **state)
 {
     struct guest g;
@@ -366,6 +379,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(real_mode_interrupt),
+        cmocka_unit_test(taken_interrupt_is_delivered),
         cmocka_unit_test(real_mode_short_ivt_shuts_down),
         cmocka_unit_test(fault_pushes_rf),
         cmocka_unit_test(user_interrupt_switches_stack),
