@@ -60,6 +60,7 @@ static void test_stream(void **state)
     st.dr7 = 0x455;
     st.pdpte[3] = 0x7001;
     st.pending_debug = 8;
+    st.taken = X86_TAKEN | 0x31;
     st.kvm_system_time = 0x5001;
     st.kvm_wall_clock = 0x6000;
     st.nmi_blocked = true;
@@ -72,7 +73,7 @@ static void test_stream(void **state)
     assert_int_equal(in.pos, out.len);
     assert_memory_equal(&back, &st, sizeof(st));
 
-    out.data[out.len - 4] = 9; /* no such activity */
+    out.data[out.len - 6] = 9; /* no such activity */
     stream_init_load(&in, out.data, out.len);
     x86_state_stream(&back, &in);
     assert_int_equal(in.error, -EPROTO);
