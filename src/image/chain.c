@@ -7,8 +7,9 @@
 #include "disk/disk_snapshot.h"
 #include "image/copy.h"
 
-#define CHUNK     (1 * MIB)
-#define GRANULE   (4 * KIB) /* compared, and copied, as one */
+#define CHUNK     (2 * MIB)   /* read at once */
+#define PIECE     (256 * KIB) /* by one request */
+#define GRANULE   (4 * KIB)   /* compared, and copied, as one */
 #define N_EXTENTS 64
 
 /* What a disk is made of, around the place last asked for. */
@@ -23,6 +24,7 @@ struct rebase {
     const char *snapshot; /* whose content `old` is: nothing of it may change; NULL: the image's */
     struct view old, new;
     uint8_t *was, *is;
+    struct reads *reads;
 };
 
 static int fail(const struct disk *disk, const char *what, uint64_t offset, int r, struct err *err)
@@ -69,14 +71,65 @@ static int call(struct disk *disk, enum disk_op op, uint64_t offset, uint8_t *bu
     return r ? fail(disk, op == DISK_READ ? "cannot be read" : "cannot be written", offset, r, err) : 0;
 }
 
-static int read_view(struct view *v, uint64_t pos, uint8_t *buf, uint64_t len, struct err *err)
+/* Reads under way, all at once, of both views. */
+struct reads {
+    struct loop *loop;
+    unsigned left;
+    struct disk_request requests[2 * CHUNK / PIECE];
+    struct iovec iov[2 * CHUNK / PIECE];
+    struct disk *disks[2 * CHUNK / PIECE];
+    int results[2 * CHUNK / PIECE];
+    unsigned n;
+};
+
+static void read_done(struct disk_request *req, int result)
+{
+    struct reads *reads = req->opaque;
+
+    reads->results[req - reads->requests] = result;
+    if (--reads->left == 0)
+        loop_stop(reads->loop);
+}
+
+static void add_reads(struct reads *reads, const struct view *v, uint64_t pos, uint8_t *buf, uint64_t len)
 {
     uint64_t have = !v->disk || pos >= v->disk->size ? 0 : v->disk->size - pos;
 
     if (have > len)
         have = len;
     memset(buf + have, 0, len - have);
-    return have ? call(v->disk, DISK_READ, pos, buf, have, err) : 0;
+    for (uint64_t at = 0; at < have; at += PIECE, reads->n++) {
+        uint64_t here = have - at < PIECE ? have - at : PIECE;
+        reads->iov[reads->n] = (struct iovec){buf + at, here};
+        reads->requests[reads->n] = (struct disk_request){.op = DISK_READ,
+                                                          .offset = pos + at,
+                                                          .len = here,
+                                                          .iov = &reads->iov[reads->n],
+                                                          .n_iov = 1,
+                                                          .done = read_done,
+                                                          .opaque = reads};
+        reads->disks[reads->n] = v->disk;
+    }
+}
+
+/* Both views of [pos, pos + len), of a chunk at most. */
+static int read_both(struct rebase *b, uint64_t pos, uint64_t len, struct err *err)
+{
+    struct reads *reads = b->reads;
+    int r = 0;
+
+    reads->n = 0;
+    add_reads(reads, &b->old, pos, b->was, len);
+    add_reads(reads, &b->new, pos, b->is, len);
+    reads->left = reads->n;
+    for (unsigned i = 0; i < reads->n; i++)
+        disk_submit(reads->disks[i], &reads->requests[i]);
+    if (reads->n)
+        loop_run(reads->loop);
+    for (unsigned i = 0; r == 0 && i < reads->n; i++)
+        if (reads->results[i])
+            r = fail(reads->disks[i], "cannot be read", reads->requests[i].offset, reads->results[i], err);
+    return r;
 }
 
 static bool is_zero(const uint8_t *buf, uint64_t len)
@@ -102,10 +155,8 @@ static int would_change(const struct disk *image, const char *snapshot, uint64_t
 /* Runs of granules that differ become the image's own, as what they were. */
 static int copy_differences(struct rebase *b, uint64_t pos, uint64_t len, struct err *err)
 {
-    int r = read_view(&b->old, pos, b->was, len, err);
+    int r = read_both(b, pos, len, err);
 
-    if (r == 0)
-        r = read_view(&b->new, pos, b->is, len, err);
     for (uint64_t at = 0; r == 0 && at < len;) {
         uint64_t first = at;
         bool zero = is_zero(b->was + at, granule(at, len));
@@ -239,9 +290,12 @@ int image_chain_rebase(struct disk *image, struct disk *onto, const char *name, 
         *b = (struct rebase){.image = image, .new.disk = onto};
         b->was = aligned_alloc(4096, CHUNK);
         b->is = aligned_alloc(4096, CHUNK);
+        b->reads = calloc(1, sizeof(*b->reads));
     }
-    int r = b && b->was && b->is ? each_snapshot(image, keeps_rebase, b, err)
-                                 : err_set(err, -ENOMEM, "disk '%.200s': out of memory", image->path);
+    if (b && b->reads)
+        b->reads->loop = image->loop;
+    int r = b && b->was && b->is && b->reads ? each_snapshot(image, keeps_rebase, b, err)
+                                             : err_set(err, -ENOMEM, "disk '%.200s': out of memory", image->path);
     if (onto)
         disk_backing_expect(image, onto->size);
     if (r == 0) {
@@ -257,6 +311,7 @@ int image_chain_rebase(struct disk *image, struct disk *onto, const char *name, 
     if (b) {
         free(b->was);
         free(b->is);
+        free(b->reads);
     }
     free(b);
     return r;
