@@ -1,7 +1,7 @@
 """
 The KVM engine where KVM runs guests on a CPU: in a nest (nest.py). One boot of it serves all; each case looks at its part of what came out.
 
-usage: nest_test.py VIREO ASM_RUN UNIT ASM_SOURCES IMAGE...
+usage: nest_test.py VIREO ASM_RUN UNIT UNIT_IRQCHIP UNIT_MEMORY ASM_SOURCES IMAGE...
 """
 
 import re
@@ -13,9 +13,10 @@ from pathlib import Path
 import nest
 import harness
 
-ASM_RUN, UNIT, SOURCES, *IMAGES = (Path(argument).resolve() for argument in sys.argv[2:])
-BOOT = ("vireo run --engine kvm --kernel vmlinux --initrd initrd.img --memory 128M --cpus %d --no-reboot --timeout 300 "
-        "--append 'console=ttyS0 quiet panic=-1 vireo.script=\"nproc; cat /proc/uptime\"' --stats stats-%d.json </dev/null")
+ASM_RUN, UNIT, UNIT_IRQCHIP, UNIT_MEMORY, SOURCES, *IMAGES = (Path(argument).resolve() for argument in sys.argv[2:])
+BOOT = ("vireo run --engine kvm --kernel vmlinux --initrd initrd.img --memory 128M --irqchip %s --cpus %d --no-reboot --timeout 300 "
+        "--append 'console=ttyS0 quiet panic=-1 vireo.script=\"nproc; cat /proc/uptime; dd if=/dev/hwrng of=/dev/null bs=64 count=20\"' "
+        "--stats stats.json </dev/null && grep -m1 hlt stats.json")
 
 
 def images():
@@ -42,11 +43,12 @@ class Nest(harness.Case):
         others = {"vmlinux": harness.GUEST / "vmlinux", "initrd.img": harness.GUEST / "initrd.img"}
         others |= {image.name: image for image in cls.images}
         others |= {f"{image.stem}.S": SOURCES / f"{image.stem}.S" for image in cls.images}
-        script = part("unit", f"VIREO_TEST_KVM=1 CMOCKA_MESSAGE_OUTPUT=TAP {UNIT.name}")
+        script = "".join(part(name, f"VIREO_TEST_KVM=1 CMOCKA_MESSAGE_OUTPUT=TAP {unit.name}") for name, unit in
+                         (("unit", UNIT), ("irqchips", UNIT_IRQCHIP), ("memory", UNIT_MEMORY)))
         script += part("asm", f"{ASM_RUN.name} --engine kvm . *.bin")
-        script += part("one cpu", BOOT % (1, 1)) + part("two cpus", BOOT % (2, 2))
+        script += part("one cpu", BOOT % ("user", 1)) + part("split", BOOT % ("auto", 2)) + part("kernel", BOOT % ("kernel", 2))
         with tempfile.TemporaryDirectory(prefix="vireo-nest-") as directory:
-            _, cls.lines = nest.run(Path(directory), script, nest.files([harness.VIREO, ASM_RUN, UNIT], others))
+            _, cls.lines = nest.run(Path(directory), script, nest.files([harness.VIREO, ASM_RUN, UNIT, UNIT_IRQCHIP, UNIT_MEMORY], others))
 
     def part(self, name):
         """The lines of a part, which must have ended well."""
@@ -64,6 +66,11 @@ class Nest(harness.Case):
         skipped = [line for line in self.part("unit") if "SKIP" in line]
         self.assertEqual(len(skipped), 1, skipped)  # breakpoints: see asm_not_here
 
+    def test_irqchips(self):
+        """The kernel's interrupt controllers, and which pages the guest writes."""
+        for name in ("irqchips", "memory"):
+            self.assertNotIn("SKIP", "\n".join(self.part(name)))
+
     def test_asm(self):
         """The images end with the registers that they end with on every engine."""
         lines = self.part("asm")
@@ -75,14 +82,19 @@ class Nest(harness.Case):
         lines = self.part(name)
         self.assertIn(str(cpus), lines)
         self.assertIn("vireo.script: exit status 0", lines)
+        return lines
 
     def test_one_cpu(self):
-        """One vCPU."""
-        self.boot("one cpu", 1)
+        """One vCPU, with the machine's own interrupt controllers: it leaves for each HLT."""
+        self.assertNotIn('    "hlt": 0,', self.boot("one cpu", 1))
 
-    def test_two_cpus(self):
-        """Two."""
-        self.boot("two cpus", 2)
+    def test_split(self):
+        """Two, with local APICs in the kernel."""
+        self.assertIn('    "hlt": 0,', self.boot("split", 2))
+
+    def test_kernel(self):
+        """All interrupt controllers in the kernel."""
+        self.assertIn('    "hlt": 0,', self.boot("kernel", 2))
 
 
 if __name__ == "__main__":
