@@ -24,8 +24,7 @@ static int make_path(void **state)
 {
     int fd = mkstemp(path);
 
-    if (qcow2_dir_quiet())
-        return -1;
+    qcow2_dir_quiet();
     return fd < 0 || close(fd) < 0;
 }
 

@@ -20,8 +20,7 @@ static char path[64];
 
 static int set_up(void **state)
 {
-    if (qcow2_dir_quiet())
-        return -1;
+    qcow2_dir_quiet();
     mallopt(M_MMAP_THRESHOLD, 1 << 28); /* images come and go */
     mallopt(M_TRIM_THRESHOLD, 1 << 28);
     snprintf(path, sizeof(path), "/tmp/vireo-cuts-%d.qcow2", (int)getpid());

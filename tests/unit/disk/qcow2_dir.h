@@ -12,20 +12,16 @@
 #include "../unit.h"
 #include "base/log.h"
 
-/* What fails on purpose says so: only VIREO_TEST_LOG lets it. 0, or -1. */
-static inline int qcow2_dir_quiet(void)
+/* What fails on purpose says so: only VIREO_TEST_LOG lets it. */
+static inline void qcow2_dir_quiet(void)
 {
-    if (!getenv("VIREO_TEST_LOG") && !freopen("/dev/null", "w", stderr))
-        return -1;
-    log_set_level(LOG_LEVEL_ERROR);
-    return 0;
+    log_set_level(getenv("VIREO_TEST_LOG") ? LOG_LEVEL_ERROR : LOG_LEVEL_NONE);
 }
 
 /* dir: "/tmp/vireo-NAME-XXXXXX", filled in. Quiet too. */
 static inline int qcow2_dir_make(char *dir)
 {
-    if (qcow2_dir_quiet())
-        return -1;
+    qcow2_dir_quiet();
     assert_non_null(mkdtemp(dir));
     return 0;
 }

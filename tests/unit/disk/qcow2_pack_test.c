@@ -254,8 +254,7 @@ int main(void)
         cmocka_unit_test(test_random), cmocka_unit_test(test_cuts),       cmocka_unit_test(test_errors),
         cmocka_unit_test(test_room),   cmocka_unit_test(test_given_back),
     };
-    if (qcow2_dir_quiet())
-        return 1;
+    qcow2_dir_quiet();
     strcpy(path, "/tmp/vireo-pack-XXXXXX");
     int fd = mkstemp(path);
     if (fd < 0)
