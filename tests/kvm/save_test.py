@@ -15,7 +15,7 @@ STEP = 10000
 # A random number generator, which tells how far it is.
 COUNT = (f"s=1; i=0; while [ $i -lt {ROUNDS} ]; do s=$(((s*1103515245+12345)%2147483648)); i=$((i+1)); "
          f"[ $((i%{STEP})) = 0 ] && echo at $i; done; echo sum $s")
-RUN = ("vireo run --engine kvm --cpu x86-64-v2 --memory 64M --cpus 2 --no-reboot --timeout 600 --save state </dev/null >console 2>&1 "
+RUN = ("vireo run --engine kvm --cpu x86-64-v2 --memory 80M --cpus 2 --no-reboot --timeout 600 --save state </dev/null >console 2>&1 "
        "--kernel vmlinux --initrd initrd.img --append 'console=ttyS0 quiet panic=-1 vireo.script=\"" + COUNT + "\"' &")
 SAVE = f"""
 vireo=$!
