@@ -44,7 +44,13 @@ static void apic_cr8_set(void *apic, uint8_t tpr)
 {
 }
 
-static const struct vcpu_apic_ops apic_ops = {apic_ack, apic_msr_read, apic_msr_write, apic_cr8_get, apic_cr8_set};
+static const struct vcpu_apic_ops apic_ops = {
+    .ack = apic_ack,
+    .msr_read = apic_msr_read,
+    .msr_write = apic_msr_write,
+    .cr8_get = apic_cr8_get,
+    .cr8_set = apic_cr8_set,
+};
 
 uint8_t *guest_at(struct guest *g, uint64_t gpa)
 {
