@@ -14,7 +14,9 @@
 #include "image/zero.h"
 
 #define DEPTH       16
-#define CHUNK       (1 * MIB)
+#define DEPTH_FIRST 4 /* as many at first: what they hold then stays in a CPU's own cache from the read to the write */
+#define LATE        (2 * NS_PER_MS) /* a request that took longer was not a copy from memory to memory: more of them help */
+#define CHUNK       (256 * KIB)
 #define GRANULE     4096       /* what is looked at for zeroes, at least: a block of most file systems */
 #define GRANULE_MAX (64 * KIB) /* at most: larger clusters need not be written whole */
 #define ZERO_MOST   (256 * MIB)
@@ -28,6 +30,7 @@ struct slot {
     bool data;
     uint64_t offset, len; /* of the item */
     uint64_t at;          /* before it, in the item, all is written */
+    int64_t begun;        /* when the request was submitted */
     struct disk_request req;
     struct iovec iov;
     uint8_t *buf; /* conf.chunk bytes, when it has had data once */
@@ -49,7 +52,7 @@ struct image_copy {
     int result;
     struct err err;
     struct disk_request flush;
-    unsigned n_slots;
+    unsigned n_slots, n_used; /* used: from the first on; grows to n_slots while requests are late */
     struct slot slots[];
 };
 
@@ -66,6 +69,8 @@ static void back(struct disk_request *req, int result)
 
     s->state = SLOT_BACK;
     s->result = result;
+    if (s->c->n_used < s->c->n_slots && loop_now() - s->begun > LATE)
+        s->c->n_used++;
     loop_event_set(&s->c->work);
 }
 
@@ -74,6 +79,7 @@ static void submit(struct slot *s, enum disk_op op, uint64_t at, uint64_t len)
     struct image_copy *c = s->c;
 
     s->state = SLOT_BUSY;
+    s->begun = loop_now();
     s->iov = (struct iovec){s->buf ? s->buf + at : NULL, len};
     s->req = (struct disk_request){.op = op,
                                    .unmap = op == DISK_ZERO,
@@ -242,7 +248,7 @@ static void work(void *opaque)
         finish(c);
         return;
     }
-    for (unsigned i = 0; i < c->n_slots; i++) {
+    for (unsigned i = 0; i < c->n_used; i++) {
         struct slot *s = &c->slots[i];
         if (s->state == SLOT_BACK)
             go_on(s);
@@ -300,6 +306,7 @@ int image_copy_start(struct image_copy **out, const struct image_copy_conf *conf
         c->align = c->granule = info.cluster_size ? info.cluster_size : GRANULE;
     c->total = conf->from->size;
     c->n_slots = depth;
+    c->n_used = depth < DEPTH_FIRST || conf->compress ? depth : DEPTH_FIRST;
     for (unsigned i = 0; i < depth; i++)
         c->slots[i].c = c;
     loop_event_init(&c->work, conf->from->loop, work, c);

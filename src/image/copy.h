@@ -16,8 +16,8 @@ struct image_copy_conf {
     bool to_is_zero;        /* `to` reads as zeroes: zeroes need not be written */
     bool compress;          /* in compressed clusters, where the format has them; `to` is new */
     bool skip_holes;        /* holes stay what they are in `to`: they come from its backing file */
-    unsigned depth;         /* requests under way; 0: 16 */
-    size_t chunk;           /* bytes a request; 0: 1 MiB. A multiple of the cluster, where compressed */
+    unsigned depth;         /* requests under way at most: no more than help; 0: 16 */
+    size_t chunk;           /* bytes a request; 0: 256 KiB. A multiple of the cluster, where compressed */
     unsigned layers; /* how many images of the source's chain count, from the first; deeper extents are holes; 0: all */
     const struct image_job *job;
 };
