@@ -54,6 +54,14 @@ bool file_plain_pad(struct file_host *file, const struct disk_request *req, uint
     return true;
 }
 
+/* One vector costs less without the list. */
+static ssize_t transfer(int fd, bool write, const struct iovec *iov, int n, off_t at)
+{
+    if (n == 1)
+        return write ? pwrite(fd, iov->iov_base, iov->iov_len, at) : pread(fd, iov->iov_base, iov->iov_len, at);
+    return write ? pwritev(fd, iov, n, at) : preadv(fd, iov, n, at);
+}
+
 static int move(struct file_host *file, const struct disk_request *req, uint64_t from)
 {
     /* What is left of a direct transfer need not be aligned. */
@@ -62,8 +70,7 @@ static int move(struct file_host *file, const struct disk_request *req, uint64_t
 
     while (from < req->len) {
         int n = slice(req, from, part);
-        off_t at = (off_t)(req->offset + from);
-        ssize_t moved = req->op == DISK_WRITE ? pwritev(fd, part, n, at) : preadv(fd, part, n, at);
+        ssize_t moved = transfer(fd, req->op == DISK_WRITE, part, n, (off_t)(req->offset + from));
         if (moved < 0 && errno == EINTR)
             continue;
         if (moved < 0)

@@ -205,6 +205,40 @@ int qcow2_transfer_backing(struct qcow2_req *r, uint64_t len)
 
 /* ---- the life of a request ---- */
 
+#define MAX_SPARE 128
+
+/* The last that was over is the first to be used again: it is in the CPU's cache, where the C library's is seldom. */
+static struct qcow2_req *get_req(struct qcow2 *q)
+{
+    struct qcow2_req *r = q->spare;
+
+    if (!r)
+        return malloc(sizeof(*r));
+    q->spare = r->younger;
+    q->n_spare--;
+    return r;
+}
+
+static void put_req(struct qcow2 *q, struct qcow2_req *r)
+{
+    if (q->n_spare == MAX_SPARE) {
+        free(r);
+        return;
+    }
+    r->younger = q->spare;
+    q->spare = r;
+    q->n_spare++;
+}
+
+void qcow2_free_spare(struct qcow2 *q)
+{
+    while (q->spare) {
+        struct qcow2_req *next = q->spare->younger;
+        free(q->spare);
+        q->spare = next;
+    }
+}
+
 static void unlink_req(struct qcow2 *q, struct qcow2_req *r)
 {
     *(r->older ? &r->older->younger : &q->oldest) = r->younger;
@@ -222,7 +256,7 @@ void qcow2_put(struct qcow2_req *r, int result)
     qcow2_pack_drop(r);
     unlink_req(q, r);
     finish(q, r->req, r->result);
-    free(r);
+    put_req(q, r);
     qcow2_free_reap(q);
 }
 
@@ -302,7 +336,7 @@ static int begin(struct qcow2 *q, struct disk_request *req, bool forget)
 {
     bool writes = req->op != DISK_READ && req->op != DISK_MAP;
     int result = writes ? qcow2_header_sure(q) : 0;
-    struct qcow2_req *r = result ? NULL : malloc(sizeof(*r));
+    struct qcow2_req *r = result ? NULL : get_req(q);
 
     if (!r)
         return result ? result : -ENOMEM;
@@ -495,6 +529,7 @@ static void release(struct qcow2 *q)
     qcow2_set_fini(&q->meta);
     free(q->block_full);
     free(q->snapshots);
+    qcow2_free_spare(q);
     free(q->zeroes);
     free(q->unpacked);
     workers_close(q->packers);

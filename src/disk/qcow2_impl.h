@@ -292,6 +292,8 @@ struct qcow2 {
     uint64_t pack_at;        /* bytes, whole sectors: where the next compressed cluster begins; 0: in a new cluster */
 
     struct qcow2_req *oldest, *youngest;
+    struct qcow2_req *spare; /* requests that are over, to be used again; by `younger` */
+    unsigned n_spare;
     uint64_t seq;
     struct qcow2_alloc *allocs;      /* clusters being allocated */
     struct qcow2_l2_copy *l2_copies; /* L2 tables being made */
@@ -377,6 +379,8 @@ void qcow2_submit(struct disk *disk, struct disk_request *req);
 void qcow2_serve(struct disk *disk);
 /* Runs what was woken, then tells of finished requests. At the end of each callback of the file's. */
 void qcow2_run(struct qcow2 *q);
+/* With no request under way. */
+void qcow2_free_spare(struct qcow2 *q);
 /* One of `pending` is over. */
 void qcow2_put(struct qcow2_req *r, int result);
 /* Says once what is wrong with the image, and stops writes to it. Returns -EIO. */

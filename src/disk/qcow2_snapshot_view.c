@@ -15,6 +15,7 @@ static void close_view(struct disk *disk)
         link = &(*link)->next_view;
     *link = view->next_view;
     qcow2_page_fini(view);
+    qcow2_free_spare(view);
     qcow2_table_fini(&view->l1);
     free(view->zeroes);
     free(view->unpacked);
